@@ -1,0 +1,1 @@
+"""Waveform → Cues: emotion, speaker, vocal events, prosody."""

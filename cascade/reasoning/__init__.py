@@ -1,0 +1,1 @@
+"""Transcript + Cues + history → Thought and Reply."""

@@ -1,0 +1,1 @@
+"""Reply → Waveform, a sentence at a time, in the reply's emotion."""

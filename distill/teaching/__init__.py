@@ -1,0 +1,1 @@
+"""The data: spoken user turns, made by the repository itself."""

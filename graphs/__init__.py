@@ -1,0 +1,1 @@
+"""Wiring only: which stage follows which, what a turn's state holds, and the session around it."""
