@@ -1,4 +1,4 @@
-"""Stopping a turn: one flag, seen by every engine that works on it."""
+"""Stopping work: one flag, seen by every engine that works on a turn."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from cascade.errors import Cancelled
 
 
 class CancelScope:
-    """A flag that is set once. Engines call `check()` between small steps of work (100 ms at most)."""
+    """A flag that is set once. Engines call `check()` between small steps of work (100 ms at most).
 
-    def __init__(self) -> None:
+    A scope inside another is cancelled with it, and can be cancelled alone: one stage that ran out of time.
+    """
+
+    def __init__(self, outer: CancelScope | None = None) -> None:
         self._event = threading.Event()
+        self._outer = outer
 
     def cancel(self) -> None:
         self._event.set()
 
     @property
     def cancelled(self) -> bool:
-        return self._event.is_set()
+        return self._event.is_set() or (self._outer is not None and self._outer.cancelled)
 
     def check(self) -> None:
-        """Raise `Cancelled` if the turn was stopped."""
-        if self._event.is_set():
+        """Raise `Cancelled` if the work was stopped."""
+        if self.cancelled:
             raise Cancelled
-
-    def wait(self, seconds: float) -> bool:
-        """Sleep at most `seconds`; True as soon as the turn was stopped."""
-        return self._event.wait(seconds)

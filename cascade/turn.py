@@ -176,8 +176,11 @@ class Thought(Record):
     age: Age | None = None
     gender: Gender | None = None
     events: tuple[EventKind, ...] | None = None
+    topic: str | None = None  # what it is about, in the reasoner's own terms
     strategy: Strategy
     reply_emotion: ReplyEmotion
+    intensity: float = Field(default=0.7, ge=0, le=1)  # of the reply emotion
+    rate: float = Field(default=1.0, gt=0.3, lt=3)  # 1 = the voice's usual speed
     reasoning: str = Field(description="the language form: one short free paragraph")
 
     def tag(self) -> str:
@@ -200,7 +203,7 @@ class Reply(Record):
     text: str = Field(min_length=1)
     emotion: ReplyEmotion
     intensity: float = Field(default=0.7, ge=0, le=1)
-    rate: float = Field(default=1.0, gt=0.3, lt=3)  # 1 = the voice's usual speed
+    rate: float = Field(default=1.0, gt=0.3, lt=3)
 
 
 class Exchange(Record):

@@ -1,0 +1,113 @@
+"""Profiles: which engine serves which stage. A profile is a TOML file, by name from this folder or by path."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from cascade.engines import load_engine, parse_options, spec
+from cascade.errors import ConfigError
+from cascade.turn import STAGES, EngineInfo, Stage
+
+FOLDER = Path(__file__).parent
+DEFAULT = "embedded"
+DEADLINE_S = 60.0
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage's table. `deadline_s`: how long a turn waits for it (for tts: for each sentence)."""
+
+    engine: str
+    deadline_s: float = DEADLINE_S
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    stages: dict[Stage, StageConfig]
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_profile(name: str = DEFAULT, swaps: Iterable[str] = ()) -> Profile:
+    """Read and check a profile, then apply `stage=engine` swaps. Raises ConfigError, EngineUnavailable (module missing).
+
+    A swapped stage takes the engine's own default options: those in the file were another engine's.
+    """
+    path = FOLDER / f"{name}.toml" if name in names() else Path(name)
+    if not path.is_file():
+        raise ConfigError(f"profile {name!r} is not known; legal: {', '.join(names())}, or the path of a TOML file")
+    profile = Profile(path.stem, _stages(path))
+    for swap in swaps:
+        profile = _swapped(profile, swap)
+    for stage, config in profile.stages.items():
+        parse_options(stage, config.engine, config.options)
+    return profile
+
+
+def _stages(path: Path) -> dict[Stage, StageConfig]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    unknown = sorted(set(tables) - set(STAGES))
+    if unknown:
+        raise ConfigError(f"{path}: {unknown[0]!r} is not a stage; legal: {', '.join(STAGES)}")
+    absent = [stage for stage in STAGES if stage not in tables]
+    if absent:
+        raise ConfigError(f"{path}: no table for {', '.join(absent)}; each stage needs one, with `engine = …`")
+    return {stage: _stage(path, stage, tables[stage]) for stage in STAGES}
+
+
+def _stage(path: Path, stage: Stage, table: Any) -> StageConfig:
+    if not isinstance(table, dict) or not isinstance(table.get("engine"), str):
+        raise ConfigError(f"{path}: [{stage}] needs `engine = \"…\"`")
+    options = dict(table)
+    engine, deadline_s = options.pop("engine"), options.pop("deadline_s", DEADLINE_S)
+    spec(stage, engine)
+    if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float) or deadline_s <= 0:
+        raise ConfigError(f"{path}: [{stage}] deadline_s = {deadline_s!r}; give seconds above 0")
+    return StageConfig(engine, float(deadline_s), options)
+
+
+def _swapped(profile: Profile, swap: str) -> Profile:
+    stage, equals, engine = swap.partition("=")
+    if not equals or stage not in STAGES:
+        raise ConfigError(f"--engine {swap!r}: give stage=name with a stage of {', '.join(STAGES)}")
+    spec(cast(Stage, stage), engine)
+    return replace(profile, stages={**profile.stages, cast(Stage, stage): StageConfig(engine)})
+
+
+@dataclass(frozen=True)
+class Engines:
+    """A profile's engines, loaded."""
+
+    profile: Profile
+    loaded: dict[Stage, Any]
+
+    @classmethod
+    def load(cls, profile: Profile) -> Engines:
+        """Load all of them. Raises EngineUnavailable or ConfigError for the first that cannot be: nothing falls back silently."""
+        return cls(profile, {s: load_engine(s, c.engine, c.options) for s, c in profile.stages.items()})
+
+    def __getitem__(self, stage: Stage) -> Any:
+        return self.loaded[stage]
+
+    def deadline_s(self, stage: Stage) -> float:
+        return self.profile.stages[stage].deadline_s
+
+    @property
+    def infos(self) -> dict[Stage, EngineInfo]:
+        return {stage: engine.info for stage, engine in self.loaded.items()}
+
+    def close(self) -> None:
+        for engine in self.loaded.values():
+            if hasattr(engine, "close"):
+                engine.close()

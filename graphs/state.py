@@ -1,0 +1,165 @@
+"""What a turn's state holds while the graph works on it, and what is told to whoever watches.
+
+The state is checkpointed, so it holds plain JSON values and audio by path, never samples. Keys of a turn are overwritten by
+the next one; `history` and `baseline` live as long as the session.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from cascade.audio import Waveform
+from cascade.cancel import CancelScope
+from cascade.engines import Speech
+from cascade.profiles import Engines
+from cascade.turn import AudioRef, Cues, Failure, Stage, Thought, Transcript, Turn
+from graphs.stages import Outcome, StageRunner
+
+
+class InputState(TypedDict):
+    """What begins a turn: exactly one of audio (an AudioRef) and text."""
+
+    turn_id: str
+    session_id: str
+    index: int
+    created_at: str
+    seed: int
+    audio: dict[str, Any] | None
+    text: str | None
+
+
+class State(InputState, total=False):
+    asr: dict[str, Any]  # StageRecord of each stage
+    emotion: dict[str, Any]
+    speaker: dict[str, Any]
+    events: dict[str, Any]
+    prosody: dict[str, Any]
+    respond: dict[str, Any]  # Response
+    judging: dict[str, Any]
+    transcript: dict[str, Any]
+    cues: dict[str, Any]
+    attempt: int
+    complaints: list[str]
+    turn: dict[str, Any]  # the record of the last turn
+    history: list[dict[str, Any]]
+    baseline: dict[str, Any] | None
+
+
+class StageRecord(TypedDict):
+    """A stage's Outcome as JSON."""
+
+    value: dict[str, Any] | None
+    seconds: float
+    failure: dict[str, Any] | None
+
+
+def stage_record(outcome: Outcome[Any]) -> StageRecord:
+    value = outcome.value.model_dump(mode="json") if outcome.value is not None else None
+    return {
+        "value": value,
+        "seconds": outcome.seconds,
+        "failure": outcome.failure.model_dump(mode="json") if outcome.failure else None,
+    }
+
+
+class Response(TypedDict):
+    """What `respond` came to. `spoken`: the sentences that became sound, whether or not the reply was finished."""
+
+    thought: dict[str, Any] | None
+    reply: dict[str, Any] | None
+    audio: dict[str, Any] | None
+    spoken: list[str]
+    stopped: bool  # by the person
+    failures: list[dict[str, Any]]
+    stages_s: dict[str, float]
+    first_sound_s: float | None
+    total_s: float
+
+
+@dataclass
+class Context:
+    """What the nodes need beside the state; nothing of it is checkpointed."""
+
+    engines: Engines
+    folder: Path  # the session's files
+    cancel: CancelScope = field(default_factory=CancelScope)
+    runner: StageRunner = field(default_factory=StageRunner)
+    gate: bool = False  # teaching: listen_back may send a reply back; chat: it only scores
+    baseline: dict[str, Any] | None = None  # a calibration; goes before the session's own
+    ears: bool = True  # whether listen_back runs at all
+    user_speech: Waveform | None = None  # the turn's audio, if it is in memory already
+    started: float = field(default_factory=time.perf_counter)  # when the turn began
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self.started
+
+
+# What leaves through the stream writer, in the order of a turn.
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A stage of perception is done."""
+
+    stage: Stage
+    seconds: float
+    transcript: Transcript | None = None
+    cues: Cues | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Perceived:
+    transcript: Transcript | None
+    cues: Cues
+
+
+@dataclass(frozen=True)
+class Thinking:
+    thought: Thought
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Text that will be spoken; it is not sound yet."""
+
+    index: int
+    text: str
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One sentence, spoken."""
+
+    index: int
+    text: str
+    speech: Speech
+    at_s: float
+
+
+@dataclass(frozen=True)
+class Again:
+    """A reply was sent back: what was streamed of it is void."""
+
+    complaints: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The reply is whole and its audio saved; scores are still to come."""
+
+    audio: AudioRef | None
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    turn: Turn
+
+
+Event = Heard | Perceived | Thinking | Sentence | Sound | Again | Answered | Done
