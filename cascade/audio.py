@@ -56,6 +56,12 @@ class Waveform:
         out = soxr.resample(self.samples, self.sample_rate, sample_rate, quality="HQ")
         return Waveform(np.ascontiguousarray(out, dtype=np.float32), sample_rate)
 
+    def at_level(self, level_dbfs: float) -> Waveform:
+        """The same sound at another root mean square level; silence stays silence."""
+        if not np.isfinite(self.level_dbfs):
+            return self
+        return Waveform(self.samples * np.float32(10 ** ((level_dbfs - self.level_dbfs) / 20)), self.sample_rate)
+
     def pcm16(self) -> bytes:
         """Little-endian 16-bit PCM, clipped to full scale."""
         return np.round(np.clip(self.samples, -1, 1) * 32767).astype("<i2").tobytes()
@@ -170,6 +176,17 @@ def write_wav(path: str | Path, wave: Waveform) -> None:
         os.replace(temporary, path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise InputError if `path` could not be written, before any work is done for it. Leaves nothing behind."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a directory; give a file to write")
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part"):
+            pass
+    except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 

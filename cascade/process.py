@@ -37,7 +37,7 @@ class WorkerProcess:
         self.name, self.timeout_s = name, timeout_s
         self._command = [sys.executable, "-P", str(script), *arguments]  # -P: its own folder must not shadow packages
         self._process: subprocess.Popen[bytes] | None = None
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        self._errors: IO[bytes] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -124,6 +124,7 @@ class WorkerProcess:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+        assert self._errors is not None, "opened with the process"
         with self._errors as errors:
             errors.seek(0)
             lines = errors.read().decode(errors="replace").strip().splitlines()

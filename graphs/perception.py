@@ -84,6 +84,8 @@ async def perceive(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         "cues": cues.model_dump(mode="json"),
         "attempt": 0,
         "complaints": [],
+        "respond": None,  # what an earlier turn left must not be taken for this one's
+        "judging": None,
     }
 
 

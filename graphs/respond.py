@@ -111,10 +111,10 @@ async def _speak(
             speech = await _say(item, index, context, progress, seed)
             if speech is None:
                 return
+            at_s = context.elapsed_s
             progress.sounds.append((item, speech))
-            if progress.first_sound_s is None:
-                progress.first_sound_s = context.elapsed_s
-            write(Sound(index, item, speech, context.elapsed_s))
+            progress.first_sound_s = at_s if progress.first_sound_s is None else progress.first_sound_s
+            write(Sound(index, item, speech, at_s))
 
 
 async def _say(sentence: str, index: int, context: Context, progress: _Progress, seed: int) -> Speech | None:

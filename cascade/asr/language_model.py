@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from pathlib import Path
 
 import pocketsphinx
 from pocketsphinx.lm import ArpaBoLM
 
+from cascade.asr.words import words_of
 from cascade.errors import ConfigError
 
 DICTIONARY = "cmudict-en-us.dict"
@@ -20,11 +20,6 @@ def known_words() -> frozenset[str]:
     path = Path(pocketsphinx.get_model_path()) / "en-us" / DICTIONARY
     with path.open(encoding="utf-8") as lines:
         return frozenset(line.split(None, 1)[0].split("(")[0] for line in lines)
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case words with their apostrophes, as the dictionary spells them."""
-    return re.findall(r"[a-z]+(?:'[a-z]+)*", text.lower().replace("’", "'"))
 
 
 def arpa_from_text(text: str, path: Path) -> Path:

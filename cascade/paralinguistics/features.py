@@ -1,12 +1,13 @@
 """What one clip sounds like, in some fifty numbers: pitch, loudness, spectral balance, pace, pauses, vocal tract.
 
-All of it is read below 4 kHz, so that a telephone gives the same numbers as a studio, and the steady noise of the room is
-taken off first. No number depends on the gain of the microphone but `level_dbfs`. Measures follow the Geneva minimalistic
-set (Eyben et al. 2016) where it has them; syllable nuclei follow de Jong & Wempe 2009.
+All of it is read below 4 kHz, so that a telephone gives the same numbers as a studio, and the steady noise of the
+room is taken off first. No number depends on the gain of the microphone but `level_dbfs`. Measures follow the Geneva
+minimalistic set (Eyben et al. 2016) where it has them; syllable nuclei follow de Jong & Wempe 2009.
 """
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from cascade.audio import SAMPLE_RATE, Waveform
 from cascade.cancel import CancelScope
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Mask = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 HOP_S = 0.01
 WINDOW = 640  # samples: 40 ms at 16 kHz
@@ -53,10 +55,10 @@ class Frames:
     pitch_hz: Array
     power: Array
     level_db: Array
-    speech: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    speech: Mask
 
 
-# --- measured once per clip, whoever asks ----------------------------------------------------------------------------
+# --- measured once per clip, whoever asks -------------------------------------------------------------------
 
 _cache: OrderedDict[str, Measured] = OrderedDict()
 _busy: dict[str, threading.Lock] = {}
@@ -92,7 +94,7 @@ def _measure(wave: Waveform, cancel: CancelScope) -> Measured:
         return Measured({}, "no speech in the clip")
     spans = speech_spans(frames.speech)
     first, last = spans[0][0], spans[-1][1]
-    gaps = [b[0] - a[1] for a, b in zip(spans, spans[1:], strict=False)]
+    gaps = [b[0] - a[1] for a, b in itertools.pairwise(spans)]
     nuclei = syllable_nuclei(frames)
     spoken_s = sum(b - a for a, b in spans) * HOP_S
     voiced = frames.pitch_hz > 0
@@ -119,7 +121,7 @@ def _measure(wave: Waveform, cancel: CancelScope) -> Measured:
     )
 
 
-# --- frames ------------------------------------------------------------------------------------------------------------
+# --- frames -------------------------------------------------------------------------------------------------
 
 
 def analyzed(x: Array, cancel: CancelScope) -> Frames:
@@ -138,7 +140,10 @@ def analyzed(x: Array, cancel: CancelScope) -> Frames:
     level_db = 10 * np.log10(power[:, :250].sum(axis=1) + 1e-12)
     quiet = np.argsort(level_db)[: max(3, total // 12)]
     noise = power[quiet].mean(axis=0)
-    floor_db = max(float(np.mean(level_db[quiet])) + SPEECH_ABOVE_NOISE_DB, float(np.percentile(level_db, 97)) - SPEECH_BELOW_PEAK_DB)
+    floor_db = max(
+        float(np.mean(level_db[quiet])) + SPEECH_ABOVE_NOISE_DB,
+        float(np.percentile(level_db, 97)) - SPEECH_BELOW_PEAK_DB,
+    )
     loud = level_db > min(floor_db, float(np.percentile(level_db, 97)) - 3)
     clean = np.maximum(power - noise, 0.02 * power)
     pitch = _clean_pitch(np.where(loud, np.concatenate(pitches), 0.0))
@@ -170,7 +175,7 @@ def _clean_pitch(pitch_hz: Array) -> Array:
     return out
 
 
-def _closed(mask: Array) -> Array:
+def _closed(mask: Mask) -> Mask:
     """Holes shorter than a pause filled, and speech bursts under 50 ms dropped."""
     out = mask.copy()
     spans = [s for s in speech_spans(mask) if s[1] - s[0] >= 5]
@@ -182,7 +187,7 @@ def _closed(mask: Array) -> Array:
     return out
 
 
-def speech_spans(mask: Array) -> list[tuple[int, int]]:
+def speech_spans(mask: Mask) -> list[tuple[int, int]]:
     """Runs of True as (first, one past the last)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(int), [0]])))
     return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
@@ -192,7 +197,9 @@ def syllable_nuclei(frames: Frames) -> list[int]:
     """Frames of loudness peaks that are voiced, within 25 dB of the loudest, and 2 dB above the dip before them."""
     smooth = np.convolve(frames.level_db, np.hanning(9) / np.hanning(9).sum(), mode="same")
     threshold = np.percentile(smooth, 98) - 25
-    peaks = [i for i in range(1, len(smooth) - 1) if smooth[i - 1] < smooth[i] >= smooth[i + 1] and smooth[i] > threshold]
+    peaks = [
+        i for i in range(1, len(smooth) - 1) if smooth[i - 1] < smooth[i] >= smooth[i + 1] and smooth[i] > threshold
+    ]
     kept: list[int] = []
     for i in peaks:
         if not frames.pitch_hz[max(0, i - 3) : i + 4].any():
@@ -205,7 +212,7 @@ def syllable_nuclei(frames: Frames) -> list[int]:
     return kept
 
 
-# --- features ------------------------------------------------------------------------------------------------------------
+# --- features -----------------------------------------------------------------------------------------------
 
 
 def _pitch_features(frames: Frames) -> dict[str, float]:
@@ -214,7 +221,9 @@ def _pitch_features(frames: Frames) -> dict[str, float]:
     where = np.nonzero(voiced)[0]
     st = 12 * np.log2(frames.pitch_hz[voiced])
     p5, p10, p25, p50, p75, p90, p95 = np.percentile(st, [5, 10, 25, 50, 75, 90, 95])
-    slopes = [np.gradient(_smooth(12 * np.log2(frames.pitch_hz[a:b]))) / HOP_S for a, b in speech_spans(voiced) if b - a >= 5]
+    slopes = [
+        np.gradient(_smooth(12 * np.log2(frames.pitch_hz[a:b]))) / HOP_S for a, b in speech_spans(voiced) if b - a >= 5
+    ]
     slope = np.clip(np.concatenate(slopes), -200, 200) if slopes else np.zeros(1)
     rises, falls = slope[slope > 5], slope[slope < -5]
     place = (where - where[0]) / max(1, where[-1] - where[0])
@@ -269,13 +278,15 @@ def _spectral_features(frames: Frames) -> dict[str, float]:
     voiced = frames.pitch_hz > 0
     power, pitch = frames.power[voiced], frames.pitch_hz[voiced]
     hz = np.arange(power.shape[1]) * SAMPLE_RATE / FFT
-    bands = np.stack([power[:, (hz >= a) & (hz < b)].sum(axis=1) for a, b in zip(BANDS_HZ, BANDS_HZ[1:], strict=False)], axis=1)
+    bands = np.stack([power[:, (hz >= a) & (hz < b)].sum(axis=1) for a, b in itertools.pairwise(BANDS_HZ)], axis=1)
     bands_db = 10 * np.log10(bands + 1e-12)
     all_db = 10 * np.log10(bands.sum(axis=1) + 1e-12)
     low, high = bands[:, :3].sum(axis=1), bands[:, 4:].sum(axis=1)  # 80–800, 1200–3900 Hz
     mid = bands[:, 3:].sum(axis=1)
     alpha = 10 * np.log10((mid + 1e-12) / (low + 1e-12))
-    peaks = 10 * np.log10(power[:, hz < 2000].max(axis=1) / (power[:, (hz >= 2000) & (hz < 3900)].max(axis=1) + 1e-12) + 1e-12)
+    peaks = 10 * np.log10(
+        power[:, hz < 2000].max(axis=1) / (power[:, (hz >= 2000) & (hz < 3900)].max(axis=1) + 1e-12) + 1e-12
+    )
     loud = all_db >= np.percentile(all_db, 60)
     out = {f"band_{BANDS_HZ[i]}": float(np.mean(bands_db[:, i] - all_db)) for i in range(len(BANDS_HZ) - 1)}
     h1, h2 = _harmonic_db(power, pitch, 1), _harmonic_db(power, pitch, 2)
@@ -344,7 +355,11 @@ def _tract_features(x: Array, frames: Frames) -> dict[str, float]:
     logs = np.log(formants)
     out = {name: float(np.median(logs[:, i])) for i, name in enumerate(names)}
     spacing = np.log(formants / np.array([0.5, 1.5, 2.5])[None]).mean(axis=1)  # log of the spacing of an even tube
-    return out | {"tract": float(np.median(spacing)), "f1_sd": float(logs[:, 0].std()), "f2_sd": float(logs[:, 1].std())}
+    return out | {
+        "tract": float(np.median(spacing)),
+        "f1_sd": float(logs[:, 0].std()),
+        "f2_sd": float(logs[:, 1].std()),
+    }
 
 
 def _formants(x: Array, frames: Frames) -> Array:

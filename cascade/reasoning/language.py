@@ -45,9 +45,9 @@ _IRREGULAR = {
         "spend": "spent spends spending", "crash": "crashed crashes crashing", "burn": "burnt burned burning",
         "bully": "bullied bullies bullying", "bury": "buried burying", "worse": "worst", "argue": "arguing argued argument",
         "fire": "fired firing", "bite": "bit bitten bites biting", "understand": "understood understands",
-        "hear": "heard hears hearing", "see": "saw seen sees seeing", "know": "knew known knows", "kill": "killed kills killing",
+        "hear": "heard hears hearing", "see": "saw seen sees seeing", "know": "knew known knows", "kill": "killed kills killing", "lay": "laid lays laying",
     }.items()
-    for form in forms.split()
+    for form in (base, *forms.split())
 }  # fmt: skip
 
 

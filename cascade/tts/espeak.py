@@ -12,7 +12,7 @@ from cascade.cancel import CancelScope
 from cascade.engines import Speech
 from cascade.tts.emotions import reply_shift
 from cascade.tts.espeak_process import EspeakProcess
-from cascade.tts.world import levelled, render
+from cascade.tts.world import render
 from cascade.turn import EngineInfo, Record, ReplyEmotion
 
 WPM_RANGE = (80, 450)  # what the library accepts
@@ -22,7 +22,7 @@ NEUTRAL_DBFS = -23.0  # leaves room for louder emotions
 class Options(Record):
     """`voice`: an eSpeak NG voice, with a +variant if wished. `pitch`, `pitch_range`: eSpeak's own scales, 50 = usual."""
 
-    voice: str = "en-us+klatt3"
+    voice: str = "en-us+f5"
     rate_wpm: int = Field(default=150, ge=80, le=300)
     pitch: int = Field(default=50, ge=0, le=99)
     pitch_range: int = Field(default=55, ge=0, le=99)
@@ -51,7 +51,7 @@ class Espeak:
             cancel=cancel,
         )
         cancel.check()
-        return Speech(render(levelled(wave, NEUTRAL_DBFS), replace(shift, rate=1.0), seed=seed), words)
+        return Speech(render(wave.at_level(NEUTRAL_DBFS), replace(shift, rate=1.0), seed=seed), words)
 
     def close(self) -> None:
         self._process.close()

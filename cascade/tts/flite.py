@@ -1,4 +1,4 @@
-"""Flite (Carnegie Mellon), where it is installed: clearer than eSpeak NG, in a process of its own for each sentence."""
+"""Flite (Carnegie Mellon), where it is installed: clearer than eSpeak NG, made emotional by the WORLD vocoder."""
 
 from __future__ import annotations
 
@@ -6,24 +6,44 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import soundfile
 
 from cascade.audio import Waveform
+from cascade.cancel import CancelScope
+from cascade.engines import Speech
 from cascade.errors import EngineFailed, EngineUnavailable
+from cascade.tts.emotions import reply_shift
+from cascade.tts.world import render
+from cascade.turn import EngineInfo, Record, ReplyEmotion
 
 VOICES = ("kal16", "awb", "rms", "slt")
 TIMEOUT_S = 20.0
+NEUTRAL_DBFS = -23.0  # leaves room for louder emotions
 
 
-def flite_missing() -> str | None:
-    """What to install, in one line, or None."""
-    return None if shutil.which("flite") else "the program flite is not installed: apt install flite (or your system's package)"
+class Options(Record):
+    voice: Literal["kal16", "awb", "rms", "slt"] = "slt"
+
+
+class Flite:
+    def __init__(self, options: Options) -> None:
+        self.info = EngineInfo(name="flite", version=_version(), options=options.model_dump(exclude_defaults=True))
+        self._voice = options.voice
+
+    def speak(
+        self, text: str, *, emotion: ReplyEmotion, intensity: float, rate: float, seed: int, cancel: CancelScope
+    ) -> Speech:
+        """One sentence at 16 kHz; Flite reports no word times."""
+        wave = flite_say(text, self._voice)
+        cancel.check()
+        return Speech(render(wave.at_level(NEUTRAL_DBFS), reply_shift(emotion, intensity, rate), seed=seed))
 
 
 def flite_say(text: str, voice: str) -> Waveform:
     """Speech at 16 kHz in Flite's own intonation. Raises EngineUnavailable, EngineFailed."""
-    problem = flite_missing()
+    problem = missing()
     if problem:
         raise EngineUnavailable(problem)
     with tempfile.TemporaryDirectory() as folder:
@@ -35,3 +55,16 @@ def flite_say(text: str, voice: str) -> Waveform:
         except (subprocess.SubprocessError, soundfile.SoundFileError) as error:
             raise EngineFailed(f"flite could not say {text[:40]!r}: {type(error).__name__}") from error
     return Waveform(data, rate)
+
+
+def _version() -> str:
+    shown = subprocess.run(["flite", "--version"], capture_output=True, text=True, check=False, timeout=TIMEOUT_S).stdout
+    return next((line.split(":", 1)[1].strip() for line in shown.splitlines() if "version" in line), "unknown")
+
+
+def missing() -> str | None:
+    return None if shutil.which("flite") else "the program flite is not installed: apt install flite (or your system's package)"
+
+
+def load(options: Options) -> Flite:
+    return Flite(options)

@@ -1,7 +1,8 @@
 """Any voice, said another way: pitch, pace, loudness and voice quality changed with the WORLD vocoder.
 
-Morise, Yokomori & Ozawa 2016, "WORLD: a vocoder-based high-quality speech synthesis system". A sound is taken apart into
-pitch (dio + stonemask), spectral envelope (cheaptrick) and aperiodicity (d4c), each is changed, and they are put together.
+Morise, Yokomori & Ozawa 2016, "WORLD: a vocoder-based high-quality speech synthesis system". A sound is taken apart
+into pitch (dio + stonemask), spectral envelope (cheaptrick) and aperiodicity (d4c), each is changed, and they are put
+together.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ MIN_DURATION_S = 0.05  # WORLD needs a few frames
 HEADROOM = 0.98  # highest peak of the result
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Mask = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class VoiceShift:
     presence_db: float = 0.0  # a broad hump about 3 kHz: a voice that carries
     breath: float = 0.0  # 0..1 of the periodic part replaced by noise, more of it at high frequencies
     formant: float = 1.0  # × each formant's frequency: > 1 a shorter vocal tract
+    opening: float = 1.0  # × the first formant only: > 1 a jaw more open, as in loud speech
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ def moved(time_s: float, shift: VoiceShift) -> float:
 def analyzed(wave: Waveform) -> Analysis:
     """Take apart once, render many times. Raises ValueError on a sound too short to have a pitch."""
     if wave.duration_s < MIN_DURATION_S:
-        raise ValueError(f"{wave.duration_s * 1000:.0f} ms is too short for a vocoder; give {MIN_DURATION_S * 1000:.0f} ms or more")
+        raise ValueError(
+            f"{wave.duration_s * 1000:.0f} ms is too short for a vocoder; give {MIN_DURATION_S * 1000:.0f} ms or more"
+        )
     x, rate = wave.samples.astype(np.float64), wave.sample_rate
     rough, times = pyworld.dio(x, rate, f0_floor=PITCH_FLOOR_HZ, f0_ceil=PITCH_CEILING_HZ, frame_period=FRAME_MS)
     pitch = pyworld.stonemask(x, rough, times, rate)
@@ -90,7 +95,7 @@ def synthesized(parts: Analysis, shift: VoiceShift, *, seed: int = 0) -> Wavefor
     pitch = _pitch(parts.pitch_hz[picked], shift, rng)
     envelope = _envelope(parts.envelope[picked], parts.sample_rate, pitch > 0, shift, rng)
     aperiodicity = _aperiodicity(parts.aperiodicity[picked], parts.sample_rate, shift)
-    y = pyworld.synthesize(pitch, envelope, aperiodicity, float(parts.sample_rate), FRAME_MS)
+    y = pyworld.synthesize(pitch, envelope, aperiodicity, parts.sample_rate, FRAME_MS)
     return _levelled(y[: round(parts.samples / shift.rate)], parts.sample_rate, parts.level_dbfs + shift.gain_db)
 
 
@@ -120,9 +125,9 @@ def _swing(time_s: Array, rng: np.random.Generator) -> Array:
     return np.asarray(waves.sum(axis=0) * np.sqrt(2 / 3))
 
 
-def _envelope(envelope: Array, sample_rate: int, voiced: Array, shift: VoiceShift, rng: np.random.Generator) -> Array:
+def _envelope(envelope: Array, sample_rate: int, voiced: Mask, shift: VoiceShift, rng: np.random.Generator) -> Array:
     """Power spectrum (T, F) with formants moved, quality filtered and level accents stretched."""
-    out = _warped(envelope, shift.formant)
+    out = _warped(envelope, sample_rate, shift.formant, shift.opening)
     hz = np.linspace(0, sample_rate / 2, envelope.shape[1])
     octaves = np.clip(np.log2(np.maximum(hz, 1) / 500), 0, 4)
     gain_db = shift.tilt_db * octaves - shift.press_db / (1 + (hz / 400) ** 4)
@@ -136,18 +141,20 @@ def _envelope(envelope: Array, sample_rate: int, voiced: Array, shift: VoiceShif
 
 
 def _aperiodicity(aperiodicity: Array, sample_rate: int, shift: VoiceShift) -> Array:
-    out = _warped(aperiodicity, shift.formant)
+    out = _warped(aperiodicity, sample_rate, shift.formant, 1.0)
     khz = np.linspace(0, sample_rate / 2000, out.shape[1])
     noise = shift.breath * np.clip(0.3 + 0.35 * khz, 0, 1)[None]
     return np.ascontiguousarray(np.clip(out + (1 - out) * noise, 1e-6, 1 - 1e-6))
 
 
-def _warped(spectra: Array, factor: float) -> Array:
-    """Move what lies at f to f × factor, in each row of (T, F)."""
-    if factor == 1:
+def _warped(spectra: Array, sample_rate: int, formant: float, opening: float) -> Array:
+    """Move what lies at f to f × formant, below 900 Hz × opening too (fading out to 2 kHz), in rows of (T, F)."""
+    if formant == 1 and opening == 1:
         return spectra.copy()
     bins = spectra.shape[1]
-    source = np.clip(np.arange(bins) / factor, 0, bins - 1)
+    hz = np.linspace(0, sample_rate / 2, bins)
+    local = 1 + (opening - 1) * np.clip((2000 - hz) / 1100, 0, 1)
+    source = np.clip(np.arange(bins) / (formant * local), 0, bins - 1)
     low = np.minimum(source.astype(int), bins - 2)
     part = source - low
     return np.asarray(spectra[:, low] * (1 - part) + spectra[:, low + 1] * part)

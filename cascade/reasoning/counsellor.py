@@ -1,0 +1,159 @@
+"""The embedded reasoner: a counsellor of empathic strategies, by rules and a lexicon; no language model, nothing downloaded.
+
+understanding (words) + hearing (cues) → plan (strategy, reply emotion) → wording → critic → thought and reply. Same prompt and
+seed, same reply. It says of itself, when asked, that it is a program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Literal
+
+from pydantic import Field
+
+from cascade.cancel import CancelScope
+from cascade.engines import Prompt
+from cascade.errors import EngineFailed
+from cascade.reasoning import crisis, critic
+from cascade.reasoning.strategies import Hearing, Plan, hear, plan, rate
+from cascade.reasoning.thinking import reason
+from cascade.reasoning.understanding import Understanding, understand
+from cascade.reasoning.wording import Pen, said_before, shorter, slots_of, write, write_act, write_crisis, write_unheard
+from cascade.turn import EngineInfo, Exchange, Record, Reply, Thought
+
+_TRIES = 12  # wordings tried against the critic before the first one without a grave fault is taken
+
+
+class Options(Record):
+    region: Literal["us", "uk", "eu", "any"] = "any"  # whose help lines are named
+    echo_confidence: float = Field(default=0.5, ge=0, le=1)  # below it, the person's words are not repeated
+    garbled_confidence: float = Field(default=0.15, ge=0, le=1)  # below it, the words are not believed at all
+
+
+class Counsellor:
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.info = EngineInfo(name="counsellor", version="1", options=options.model_dump())
+
+    def respond(self, prompt: Prompt, *, cancel: CancelScope) -> Iterator[Thought | str | Reply]:
+        cancel.check()
+        understood = self._understand(prompt)
+        heard = hear(prompt.cues, understood)
+        chosen, lines = self._compose(prompt, understood, heard, cancel)
+        yield _thought(understood, heard, chosen, prompt.history)
+        for line in lines:
+            cancel.check()
+            yield line
+        yield Reply(text=" ".join(lines), emotion=chosen.emotion, intensity=chosen.intensity, rate=chosen.rate)
+
+    def _understand(self, prompt: Prompt) -> Understanding:
+        understood = understand(
+            prompt.transcript,
+            prompt.history,
+            echo_confidence=self.options.echo_confidence,
+            garbled_confidence=self.options.garbled_confidence,
+        )
+        kind = understood.crisis or _still_in_crisis(understood, prompt.history)
+        return replace(understood, crisis=kind) if kind else understood
+
+    def _compose(self, prompt: Prompt, understood: Understanding, heard: Hearing, cancel: CancelScope) -> tuple[Plan, list[str]]:
+        """The reply of this attempt; earlier attempts are made again first, so that none of their wording returns."""
+        used = said_before(prompt.history)
+        for attempt in range(prompt.attempt + 1):
+            wishes = prompt.complaints if attempt == prompt.attempt else ()
+            chosen, lines = self._draft(prompt, understood, heard, attempt, wishes, used, cancel)
+            used |= set(lines)
+        return chosen, lines
+
+    def _draft(
+        self,
+        prompt: Prompt,
+        understood: Understanding,
+        heard: Hearing,
+        attempt: int,
+        wishes: Sequence[str],
+        used: frozenset[str],
+        cancel: CancelScope,
+    ) -> tuple[Plan, list[str]]:
+        chosen = _plan(understood, heard, prompt.history, attempt)
+        fallback: list[str] | None = None
+        for retry in range(_TRIES):
+            cancel.check()
+            plain = retry >= _TRIES // 2 or _has(wishes, "clear", "intelligib", "word error", "wer", "listen", "off topic")
+            pen = Pen(f"{prompt.seed}|{len(prompt.history)}|{understood.text}|{heard.tone}|{attempt}|{retry}", used)
+            pen.slots = slots_of(understood, echo=not plain or _has(wishes, "off topic"))
+            lines = self._lines(understood, heard, chosen, prompt.history, pen)
+            if _has(wishes, "long", "clear", "intelligib", "word error", "wer", "listen") and chosen.strategy != "care":
+                lines = shorter(lines)
+            faults = critic.complaints(prompt, Reply(text=" ".join(lines), emotion=chosen.emotion))
+            if not faults:
+                return chosen, lines
+            if fallback is None and not any(fault.startswith("unsafe") for fault in faults):
+                fallback = lines
+        if fallback is None:
+            raise EngineFailed("counsellor: every wording tried was unsafe; the lexicon needs mending")
+        return chosen, fallback
+
+    def _lines(
+        self, understood: Understanding, heard: Hearing, chosen: Plan, history: Sequence[Exchange], pen: Pen
+    ) -> list[str]:
+        if understood.crisis:
+            followed = any(exchange.strategy == "care" for exchange in history[-2:])
+            return write_crisis(understood.crisis, heard, followed, self.options.region, pen)
+        if chosen.strategy == "clarify" and not understood.act:
+            return write_unheard(understood, heard, pen)
+        if understood.act:
+            return write_act(understood, heard, history, pen)
+        return write(understood, heard, chosen, history, pen)
+
+
+def _has(wishes: Sequence[str], *signs: str) -> bool:
+    return any(sign in wish.lower() for wish in wishes for sign in signs)
+
+
+def _plan(understood: Understanding, heard: Hearing, history: Sequence[Exchange], attempt: int) -> Plan:
+    chosen = plan(understood, heard, history, attempt)
+    if understood.crisis:
+        return replace(chosen, strategy="care", emotion="comforting", intensity=0.8, rate=min(0.92, rate(heard)))
+    nothing_said = understood.topic is None and understood.felt is None and understood.valence == "neutral"
+    if understood.empty or (not understood.clear and not understood.act) or (nothing_said and _is_scrap(understood)):
+        soft = heard.tone in ("sad", "fearful") or (heard.events is not None and "cry" in heard.events)
+        return replace(chosen, strategy="clarify", emotion="comforting" if soft else "neutral")
+    return chosen
+
+
+def _is_scrap(understood: Understanding) -> bool:
+    """One or two words that mean nothing on their own."""
+    return len(understood.stems) <= 2 and not understood.act and not understood.echo
+
+
+def _still_in_crisis(understood: Understanding, history: Sequence[Exchange]) -> str | None:
+    """After words of crisis the careful path goes on, unless the turn clearly says something good."""
+    if not history or history[-1].strategy != "care" or understood.valence == "good":
+        return None
+    if understood.act in ("thanks", "goodbye", "identity", "weather_or_fact") or (understood.topic and not understood.from_history):
+        return None
+    return next((kind for exchange in reversed(history[-3:]) if (kind := crisis.detect(exchange.said))), "unsure")
+
+
+def _thought(understood: Understanding, heard: Hearing, chosen: Plan, history: Sequence[Exchange]) -> Thought:
+    return Thought(
+        heard=understood.text,
+        emotion=heard.emotion,
+        age=heard.age,
+        gender=heard.gender,
+        events=heard.events,
+        strategy=chosen.strategy,
+        reply_emotion=chosen.emotion,
+        reasoning=reason(understood, heard, chosen, history),
+    )
+
+
+def missing() -> str | None:
+    return None if find_spec("vaderSentiment") else "pip install vaderSentiment"
+
+
+def load(options: Options) -> Counsellor:
+    return Counsellor(options)

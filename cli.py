@@ -1,0 +1,249 @@
+"""Attune's command line: parse, build, call, print. Data goes to standard output, progress and problems to standard error."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cascade.devices import Loudspeaker
+    from cascade.profiles import Engines
+    from cascade.turn import Turn
+    from graphs.conversation import Conversation
+
+BAD_INPUT, FAILED = 2, 1  # exit codes
+
+NEXT_STEPS = """
+To talk to it yourself (first `source .venv/bin/activate`):
+  attune chat                      type, give a recording's path, or press Enter and speak
+  attune ask in.wav -o out.wav     answer one recording
+  attune calibrate a.wav b.wav c.wav   three calm sentences, so that it reads your voice better
+  attune doctor                    what each engine is, and what is missing"""
+
+
+def default_home() -> Path:
+    """$ATTUNE_HOME, or the place XDG gives to programs' data."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(os.environ.get("ATTUNE_HOME") or Path(data) / "attune")
+
+
+class OneLineErrors(click.Group):
+    """Bad input is one clear line and exit code 2; no traceback reaches a user."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from cascade.errors import AttuneError
+
+        try:
+            return super().invoke(ctx)
+        except AttuneError as error:
+            click.echo(f"attune: {error}", err=True)
+            ctx.exit(BAD_INPUT)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing to add
+            ctx.exit(FAILED)
+
+
+@click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="attune")
+def main() -> None:
+    """Attune: a spoken sentence gets a spoken answer that fits what was said and how."""
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every command that loads a profile."""
+    for option in (
+        click.option("--engine", "swaps", multiple=True, metavar="STAGE=NAME", help="Use another engine for one stage."),
+        click.option("--profile", default="embedded", show_default=True, help="Name of a profile, or a TOML file."),
+    ):
+        command = option(command)
+    return command
+
+
+def home_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "--home", type=click.Path(path_type=Path), default=default_home, help="Where sessions and speakers are kept [$ATTUNE_HOME]."
+    )(command)
+
+
+@contextmanager
+def loaded_engines(profile: str, swaps: tuple[str, ...]) -> Iterator[Engines]:
+    from cascade.profiles import Engines, load_profile
+
+    engines = Engines.load(load_profile(profile, swaps))
+    try:
+        yield engines
+    finally:
+        engines.close()
+
+
+@main.command()
+@click.argument("wav", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("reply.wav"), show_default=True, help="The reply's WAV file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole turn as JSON.")
+@click.option("--no-think", is_flag=True, help="Do not show the thought.")
+@click.option("--speaker", help="Read the voice against this calibrated speaker.")
+@click.option("--seed", default=0, show_default=True)
+@home_option
+@engine_options
+def ask(
+    wav: Path, output: Path, as_json: bool, no_think: bool, speaker: str | None, seed: int, home: Path, profile: str, swaps: tuple[str, ...]
+) -> None:
+    """Answer one spoken sentence: WAV in, WAV out."""
+    from cascade.asr.voice_activity import read_turn
+    from cascade.audio import check_writable
+    from cascade.paralinguistics.baseline import load_speaker
+    from graphs.conversation import one_turn
+    from graphs.screen import Screen, Silent, saved
+    from graphs.session import open_session
+
+    speech = read_turn(wav)
+    check_writable(output)
+    calibration = load_speaker(home, speaker) if speaker else None
+    show = Silent() if as_json else Screen(think=not no_think)
+
+    async def run(engines: Engines, folder: Path) -> Turn:
+        async with open_session(folder, "ask", engines, calibration=calibration) as session:
+            return await one_turn(session, show, speech=speech, seed=seed)
+
+    with loaded_engines(profile, swaps) as engines, tempfile.TemporaryDirectory() as folder:
+        turn = asyncio.run(run(engines, Path(folder)))
+        turn = deliver(turn, wav, output, Path(folder) / "sessions" / "ask")
+    if as_json:
+        click.echo(turn.model_dump_json(indent=2))
+    elif turn.reply:
+        saved(output)
+    if turn.reply is None:
+        why = "; ".join(f"{f.stage} {f.kind}: {f.message}" for f in turn.failures) or "stopped"
+        click.echo(f"attune: no reply: {why}", err=True)
+        sys.exit(FAILED)
+
+
+def deliver(turn: Turn, wav: Path, output: Path, folder: Path) -> Turn:
+    """Put the reply where it was asked for; the record then names the caller's own files."""
+    from cascade.audio import read_speech, reference, write_wav
+
+    update: dict[str, Any] = {}
+    if turn.user_audio:
+        update["user_audio"] = reference(wav, read_speech(wav))
+    if turn.reply and turn.reply_audio:
+        spoken = read_speech(folder / turn.reply_audio.path)
+        write_wav(output, spoken)
+        update["reply_audio"] = reference(output, spoken)
+    else:
+        update["reply_audio"] = None
+    return turn.model_copy(update=update)
+
+
+@main.command()
+@click.option("--session", "session_id", help="Continue or begin the session of this name.")
+@click.option("--example", is_flag=True, help="Answer an example sentence that is made on the spot, then end.")
+@click.option("--mute", is_flag=True, help="Save the reply's sound, do not play it.")
+@click.option("--no-think", is_flag=True, help="Do not show the thought.")
+@click.option("--speaker", help="Read your voice against this calibrated speaker (attune calibrate).")
+@click.option("--seed", default=0, show_default=True)
+@home_option
+@engine_options
+def chat(
+    session_id: str | None,
+    example: bool,
+    mute: bool,
+    no_think: bool,
+    speaker: str | None,
+    seed: int,
+    home: Path,
+    profile: str,
+    swaps: tuple[str, ...],
+) -> None:
+    """Talk: type, give the path of a recording, or press Enter and speak. Ctrl-C stops a reply."""
+    from cascade.paralinguistics.baseline import load_speaker
+    from graphs.conversation import Conversation
+    from graphs.screen import Screen
+    from graphs.session import check_session_id, new_session_id, open_session
+
+    session_id = check_session_id(session_id) if session_id else new_session_id()
+    calibration = load_speaker(home, speaker) if speaker else None
+    with loaded_engines(profile, swaps) as engines, loudspeaker(mute) as player, asyncio.Runner() as runner:
+        opened = open_session(home, session_id, engines, calibration=calibration)
+        session = runner.run(opened.__aenter__())
+        try:
+            screen = Screen(think=not no_think, folder=session.folder)
+            conversation = Conversation(runner, session, screen, player, seed)
+            show_example(conversation) if example else conversation.run()
+        finally:
+            runner.run(opened.__aexit__(None, None, None))
+
+
+@main.command()
+@click.argument("wavs", nargs=-1, type=click.Path(path_type=Path), required=True)
+@click.option("--speaker", default="me", show_default=True, help="Under which name to keep it.")
+@home_option
+def calibrate(wavs: tuple[Path, ...], speaker: str, home: Path) -> None:
+    """Learn how a speaker sounds when calm, from three calm sentences. Then: attune chat --speaker NAME."""
+    from cascade.asr.voice_activity import read_turn
+    from cascade.paralinguistics.baseline import calibrated, save_speaker
+
+    path = save_speaker(home, speaker, calibrated([read_turn(wav) for wav in wavs]))
+    click.echo(f"Kept {path}. Use it: attune chat --speaker {speaker}")
+
+
+@main.command()
+@engine_options
+def doctor(profile: str, swaps: tuple[str, ...]) -> None:
+    """Show every engine: which this profile uses, whether it works here, and what it lacks."""
+    from cascade.doctor import devices, examine
+    from cascade.profiles import load_profile
+
+    findings = examine(load_profile(profile, swaps))
+    click.echo(f"Profile {profile} (● in use, ○ could be used with --engine STAGE=NAME)\n")
+    for finding in findings:
+        mark = "●" if finding.chosen else "○"
+        state = click.style("ok", fg="green") if finding.missing is None else click.style(finding.missing, fg="yellow")
+        click.echo(f"  {finding.stage:<10} {mark} {finding.name:<13} {finding.spec.about:<52} {finding.spec.licence:<22} {state}")
+    click.echo()
+    for device, why in devices().items():
+        click.echo(f"  {device:<12} {why or 'ok'}")
+    broken = [f"{finding.stage}={finding.name}" for finding in findings if finding.chosen and finding.missing]
+    click.echo(f"\n{'Not whole: ' + ', '.join(broken) if broken else 'The profile is whole: every stage can run here.'}")
+    sys.exit(FAILED if broken else 0)
+
+
+@main.group()
+def analyzer() -> None:
+    """Attune's own acoustic classifier: train it anew, or score it on your recordings."""
+
+
+def show_example(conversation: Conversation) -> None:
+    from distill.teaching.example import example_sentence
+
+    speech, about = example_sentence()
+    click.echo(f"An example: {about}\n")
+    conversation.turn(speech=speech)
+    click.echo(NEXT_STEPS)
+
+
+@contextmanager
+def loudspeaker(mute: bool) -> Iterator[Loudspeaker | None]:
+    """The loudspeaker, or None with a line that says why there is no sound."""
+    from cascade.devices import Loudspeaker, problem
+
+    why = "--mute" if mute else problem("output")
+    if why:
+        if not mute:
+            click.echo(f"No sound will play: {why}. Replies are saved.", err=True)
+        yield None
+        return
+    player = Loudspeaker(22_050)
+    try:
+        yield player
+    finally:
+        player.close()

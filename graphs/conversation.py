@@ -1,0 +1,127 @@
+"""The chat in a terminal: read a line, take a turn, until the person leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cascade.asr.voice_activity import read_turn, require_speech
+from cascade.audio import Waveform
+from cascade.cancel import CancelScope
+from cascade.devices import Player, record_turn
+from cascade.errors import AttuneError
+from cascade.turn import Turn
+from graphs.screen import Screen, bar, stopped
+from graphs.session import Session
+from graphs.state import Event
+from graphs.talk import talk
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif")
+RECALLED = 3  # exchanges shown when a session is continued
+
+
+class Conversation:
+    """Turns run in `runner`, so that Ctrl-C during one stops that turn alone."""
+
+    def __init__(
+        self, runner: asyncio.Runner, session: Session, screen: Screen, player: Player | None, seed: int
+    ) -> None:
+        self.runner, self.session, self.screen, self.player, self.seed = runner, session, screen, player, seed
+
+    def run(self) -> None:
+        """Until /quit, end of input, or Ctrl-C at the prompt."""
+        click.echo(f"Session {self.session.id}. Type, give a recording's path, or press Enter to speak. /quit ends.")
+        for exchange in self.runner.run(self.session.history())[-RECALLED:]:
+            click.echo(click.style(f"  you: {exchange.said or '(not understood)'}", dim=True))
+            click.echo(click.style(f"  it:  {exchange.replied or '(no reply)'}", dim=True))
+        if self.runner.run(self.session.unfinished()):
+            click.echo("The last turn was cut off before its answer; answering it now.")
+            self.turn(resume=True)
+        while (typed := _typed()) is not None:
+            self.said(typed)
+        click.echo(f"Kept. To go on: attune chat --session {self.session.id}")
+
+    def said(self, typed: str) -> None:
+        """A line of the person's: nothing (speak), a path, or text. A problem is one line, and the chat goes on."""
+        path = typed.strip("'\"").replace("\\ ", " ")
+        try:
+            if not typed:
+                self.turn(speech=record())
+            elif looks_like_audio(path):
+                self.turn(speech=read_turn(Path(path).expanduser()))
+            else:
+                self.turn(text=typed)
+        except AttuneError as error:
+            click.echo(f"attune: {error}", err=True)
+
+    def turn(self, **said: Any) -> Turn:
+        turn = self.runner.run(one_turn(self.session, self.screen, player=self.player, seed=self.seed, **said))
+        stopped(turn)
+        return turn
+
+
+def _typed() -> str | None:
+    """The next line, or None when the person leaves."""
+    try:
+        typed = input("\n> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        click.echo()
+        return None
+    return None if typed in ("/quit", "/exit", "/q") else typed
+
+
+def looks_like_audio(typed: str) -> bool:
+    """Whether a line is meant as a recording's path rather than as words."""
+    return typed.lower().endswith(AUDIO_SUFFIXES) or ("/" in typed and Path(typed).expanduser().exists())
+
+
+async def one_turn(
+    session: Session,
+    show: Callable[[Event], None],
+    *,
+    player: Player | None = None,
+    resume: bool = False,
+    seed: int = 0,
+    **said: Any,
+) -> Turn:
+    """One turn that Ctrl-C stops, and only it."""
+    cancel = CancelScope()
+    events = session.resume(cancel=cancel) if resume else session.ask(cancel=cancel, seed=seed, **said)
+    with _stopped_by_ctrl_c(cancel, player):
+        return await talk(session, events, show, player=player, cancel=cancel)
+
+
+@contextmanager
+def _stopped_by_ctrl_c(cancel: CancelScope, player: Player | None) -> Iterator[None]:
+    def stop(*_: object) -> None:
+        cancel.cancel()
+        if player:
+            player.stop()
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def record() -> Waveform:
+    """One turn from the microphone. Raises EngineUnavailable, InputError."""
+    wave: Waveform | None = None
+    try:
+        for heard in record_turn():
+            if isinstance(heard, Waveform):
+                wave = heard
+                break
+            level = max(0.0, min(1.0, 1 + heard / 60))
+            click.echo(f"\rlistening {bar(level)} (pause to send)", nl=False, err=True)
+    finally:
+        click.echo(err=True)
+    assert wave is not None, "a recording ends with its sound"
+    return require_speech(wave, "microphone")

@@ -1,0 +1,148 @@
+"""A conversation: turns one after another through the teacher, remembered across restarts, its files in one folder.
+
+Layout under the home folder: `sessions.sqlite` (LangGraph checkpoints), `sessions/<id>/turn-0000-user.wav`,
+`turn-0000-reply.wav`, `turn-0000.json`.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+
+from cascade.audio import Waveform, reference, write_wav
+from cascade.cancel import CancelScope
+from cascade.errors import InputError
+from cascade.profiles import Engines
+from cascade.turn import Baseline, Exchange, Turn
+from graphs.record import exchange_of, write_turn
+from graphs.state import Context, Event, InputState
+from graphs.stages import StageRunner
+from graphs.teacher import TeacherGraph, make_graph
+
+SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+DATABASE = "sessions.sqlite"
+
+
+def check_session_id(session_id: str) -> str:
+    """Raises InputError unless the id is safe as a folder's name."""
+    if not SESSION_ID.fullmatch(session_id):
+        raise InputError(f"session {session_id!r}: use 1 to 64 letters, digits, dots, dashes, underscores; a letter or digit first")
+    return session_id
+
+
+def new_session_id() -> str:
+    return datetime.now(UTC).strftime("%Y%m%d-%H%M%S-") + uuid.uuid4().hex[:4]
+
+
+class Session:
+    """Open it with `open_session`. One turn at a time."""
+
+    def __init__(
+        self, session_id: str, folder: Path, engines: Engines, graph: TeacherGraph, calibration: Baseline | None
+    ) -> None:
+        self.id, self.folder, self.engines = session_id, folder, engines
+        self._graph = graph
+        self._calibration = calibration.model_dump(mode="json") if calibration else None
+        self._runner = StageRunner()
+        self._config: RunnableConfig = {"configurable": {"thread_id": session_id}}
+
+    async def history(self) -> list[Exchange]:
+        values = (await self._graph.aget_state(self._config)).values
+        return [Exchange.model_validate(exchange) for exchange in values.get("history", [])]
+
+    async def unfinished(self) -> bool:
+        """Whether the program ended in the middle of a turn; `resume` answers it."""
+        return bool((await self._graph.aget_state(self._config)).next)
+
+    async def ask(
+        self,
+        *,
+        speech: Waveform | None = None,
+        text: str | None = None,
+        seed: int = 0,
+        cancel: CancelScope | None = None,
+        listen_back: bool = True,
+    ) -> AsyncIterator[Event]:
+        """One turn, spoken or typed; yields events as they happen, `Done` last. Cancel the scope to stop it."""
+        assert (speech is None) != (text is None), "a turn is spoken or typed"
+        context = self._context(cancel, listen_back)  # the clock starts here
+        context.user_speech = speech
+        index = await self._next_index()
+        audio = None
+        if speech is not None:
+            path = self.folder / f"turn-{index:04d}-user.wav"
+            write_wav(path, speech)
+            audio = reference(path, speech, self.folder).model_dump(mode="json")
+        begin: InputState = {
+            "turn_id": uuid.uuid4().hex,
+            "session_id": self.id,
+            "index": index,
+            "created_at": datetime.now(UTC).isoformat(),
+            "seed": seed + index,
+            "audio": audio,
+            "text": text,
+        }
+        async for event in self._stream(begin, context):
+            yield event
+
+    async def resume(self, *, cancel: CancelScope | None = None) -> AsyncIterator[Event]:
+        """Finish the turn in whose middle the program ended, from its last checkpoint."""
+        async for event in self._stream(None, self._context(cancel, True)):
+            yield event
+
+    async def stopped(self, turn: Turn, heard_text: str) -> Turn:
+        """The person stopped the reply while it played: remember it as far as it was heard."""
+        turn = turn.model_copy(update={"heard_text": heard_text})
+        write_turn(self.folder, turn)
+        values = (await self._graph.aget_state(self._config)).values
+        history = [*values["history"][:-1], exchange_of(turn).model_dump(mode="json")]
+        await self._graph.aupdate_state(
+            self._config, {"history": history, "turn": turn.model_dump(mode="json")}, as_node="record"
+        )
+        return turn
+
+    def _context(self, cancel: CancelScope | None, listen_back: bool) -> Context:
+        return Context(
+            engines=self.engines,
+            folder=self.folder,
+            cancel=cancel or CancelScope(),
+            runner=self._runner,
+            baseline=self._calibration,
+            ears=listen_back,
+        )
+
+    async def _next_index(self) -> int:
+        """After the last turn begun, finished or not: its files are never overwritten."""
+        values = (await self._graph.aget_state(self._config)).values
+        return int(values["index"]) + 1 if "index" in values else 0
+
+    async def _stream(self, begin: Any, context: Context) -> AsyncIterator[Event]:
+        stream = self._graph.astream(begin, self._config, context=context, stream_mode="custom")
+        async for event in stream:
+            yield event
+
+
+@asynccontextmanager
+async def open_session(
+    home: Path, session_id: str, engines: Engines, *, calibration: Baseline | None = None
+) -> AsyncIterator[Session]:
+    """Open or continue a session. Raises InputError when the home folder cannot be used."""
+    folder = home / "sessions" / check_session_id(session_id)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        connection = await aiosqlite.connect(home / DATABASE)
+    except (OSError, aiosqlite.Error) as error:
+        raise InputError(f"{home}: sessions cannot be kept there ({error}); choose another with --home") from error
+    try:
+        yield Session(session_id, folder, engines, make_graph(AsyncSqliteSaver(connection)), calibration)
+    finally:
+        await connection.close()

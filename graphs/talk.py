@@ -1,0 +1,84 @@
+"""One turn with a loudspeaker and a person who may interrupt it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import numpy as np
+
+from cascade.audio import Waveform
+from cascade.cancel import CancelScope
+from cascade.devices import Player
+from cascade.turn import Turn
+from graphs.respond import GAP_S
+from graphs.session import Session
+from graphs.state import Answered, Done, Event, Sound
+
+WATCH_S = 0.05
+
+
+async def talk(
+    session: Session,
+    events: AsyncIterator[Event],
+    show: Callable[[Event], None],
+    *,
+    player: Player | None,
+    cancel: CancelScope,
+) -> Turn:
+    """Show and play a turn's events as they come; if the person stops it, remember only what was heard."""
+    sounds: list[Sound] = []
+    played_before = player.played_s if player else 0.0
+    turn: Turn | None = None
+    async for event in events:
+        show(event)
+        if isinstance(event, Sound):
+            if player and not cancel.cancelled:
+                player.play(_with_gap(event.speech.wave) if sounds else event.speech.wave)
+            sounds.append(event)
+        elif isinstance(event, Done):
+            turn = event.turn
+        elif isinstance(event, Answered) and player:
+            await _played(player, cancel)  # the judge listens only after the person has
+    assert turn is not None, "the graph ends every turn with Done"
+    if player and cancel.cancelled and sounds:
+        turn = await session.stopped(turn, heard_text(sounds, player.played_s - played_before))
+    return turn
+
+
+async def _played(player: Player, cancel: CancelScope) -> None:
+    waiting = asyncio.create_task(asyncio.to_thread(player.wait))
+    while not waiting.done():
+        await asyncio.wait([waiting], timeout=WATCH_S)
+        if cancel.cancelled:
+            player.stop()
+
+
+def heard_text(sounds: list[Sound], heard_s: float) -> str:
+    """The words whose end was heard within `heard_s` seconds of the reply.
+
+    Where a synthesizer reports no word times, words are spread evenly over their sentence.
+    """
+    heard: list[str] = []
+    for sound in sounds:
+        words, duration_s = sound.text.split(), sound.speech.wave.duration_s
+        if heard_s >= duration_s:
+            heard += words
+        else:
+            heard += words[: _words_within(sound, len(words), max(0.0, heard_s))]
+            break
+        heard_s -= duration_s + GAP_S
+    return " ".join(heard)
+
+
+def _words_within(sound: Sound, count: int, heard_s: float) -> int:
+    times = sound.speech.words
+    if times:
+        share = sum(word.end_s <= heard_s for word in times) / len(times)
+    else:
+        share = heard_s / sound.speech.wave.duration_s
+    return int(share * count)
+
+
+def _with_gap(wave: Waveform) -> Waveform:
+    return Waveform(np.pad(wave.samples, (round(GAP_S * wave.sample_rate), 0)), wave.sample_rate)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cascade.engines import ENGINES, engine_module, load_engine
+from cascade.errors import ConfigError
+from cascade.profiles import load_profile
+from cascade.turn import STAGES
+
+EMBEDDED = (Path(__file__).parents[2] / "cascade" / "profiles" / "embedded.toml").read_text()
+
+
+def test_every_stage_of_the_embedded_profile_has_a_known_engine() -> None:
+    profile = load_profile("embedded")
+    assert set(profile.stages) == set(STAGES) == set(ENGINES)
+    for stage, config in profile.stages.items():
+        assert config.engine in ENGINES[stage]
+        assert config.deadline_s > 0
+
+
+@pytest.mark.parametrize(("stage", "name"), [(stage, name) for stage, rows in ENGINES.items() for name in rows])
+def test_every_engine_in_the_table_has_its_parts(stage: str, name: str) -> None:
+    module = engine_module(stage, name)  # type: ignore[arg-type]
+    assert module.Options().model_config["frozen"]
+    assert module.Options().model_config["extra"] == "forbid"
+    assert callable(module.load)
+    assert module.missing() is None or isinstance(module.missing(), str)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("[asr]", "[ears]"), ["ears", "legal", "asr", "judging"]),
+        (('engine = "pocketsphinx"', 'engine = "siri"'), ["siri", "legal", "pocketsphinx"]),
+        (('engine = "pocketsphinx"', 'engine = "pocketsphinx"\nbeam = 3'), ["beam", "legal", "engine", "deadline_s", "dither"]),
+        (('engine = "pocketsphinx"', 'engine = "pocketsphinx"\ndither = "maybe"'), ["dither", "maybe", "auto"]),
+        (("deadline_s = 5.0", "deadline_s = -1"), ["deadline_s", "-1"]),
+        (('engine = "pocketsphinx"', "engine = 3"), ["[asr]", "engine"]),
+        (("[asr]", "[asr"), ["TOML"]),
+    ],
+)
+def test_a_bad_profile_says_what_is_legal(tmp_path: Path, change: tuple[str, str], words: list[str]) -> None:
+    path = tmp_path / "mine.toml"
+    assert change[0] in EMBEDDED
+    path.write_text(EMBEDDED.replace(*change, 1))
+    with pytest.raises(ConfigError) as caught:
+        load_profile(str(path))
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+
+
+def test_unknown_profiles_and_swaps_say_what_is_legal() -> None:
+    with pytest.raises(ConfigError, match="embedded"):
+        load_profile("nope")
+    with pytest.raises(ConfigError, match="legal: espeak, flite"):
+        load_profile("embedded", ["tts=robot"])
+    with pytest.raises(ConfigError, match="stage=name"):
+        load_profile("embedded", ["tts"])
+    assert load_profile("embedded", ["emotion=unknown"]).stages["emotion"].engine == "unknown"
+
+
+def test_the_unknown_analyzer_says_nothing_and_why() -> None:
+    from cascade.cancel import CancelScope
+    from fakes import tone
+
+    cues = load_engine("events", "unknown", {}).analyze(tone(), baseline=None, cancel=CancelScope())
+    assert cues.events.events is None
+    assert cues.events.reason
