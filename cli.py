@@ -101,7 +101,7 @@ def ask(
     """Answer one spoken sentence: WAV in, WAV out."""
     from cascade.asr.voice_activity import read_turn
     from cascade.audio import check_writable
-    from cascade.paralinguistics.baseline import load_speaker
+    from cascade.paralinguistics.speakers import load_speaker
     from graphs.conversation import one_turn
     from graphs.screen import Screen, Silent, saved
     from graphs.session import open_session
@@ -165,7 +165,7 @@ def chat(
     swaps: tuple[str, ...],
 ) -> None:
     """Talk: type, give the path of a recording, or press Enter and speak. Ctrl-C stops a reply."""
-    from cascade.paralinguistics.baseline import load_speaker
+    from cascade.paralinguistics.speakers import load_speaker
     from graphs.conversation import Conversation
     from graphs.screen import Screen
     from graphs.session import check_session_id, new_session_id, open_session
@@ -190,7 +190,8 @@ def chat(
 def calibrate(wavs: tuple[Path, ...], speaker: str, home: Path) -> None:
     """Learn how a speaker sounds when calm, from three calm sentences. Then: attune chat --speaker NAME."""
     from cascade.asr.voice_activity import read_turn
-    from cascade.paralinguistics.baseline import calibrated, save_speaker
+    from cascade.paralinguistics.baseline import calibrated
+    from cascade.paralinguistics.speakers import save_speaker
 
     path = save_speaker(home, speaker, calibrated([read_turn(wav) for wav in wavs]))
     click.echo(f"Kept {path}. Use it: attune chat --speaker {speaker}")

@@ -58,7 +58,9 @@ class Counsellor:
         kind = understood.crisis or _still_in_crisis(understood, prompt.history)
         return replace(understood, crisis=kind) if kind else understood
 
-    def _compose(self, prompt: Prompt, understood: Understanding, heard: Hearing, cancel: CancelScope) -> tuple[Plan, list[str]]:
+    def _compose(
+        self, prompt: Prompt, understood: Understanding, heard: Hearing, cancel: CancelScope
+    ) -> tuple[Plan, list[str]]:
         """The reply of this attempt; earlier attempts are made again first, so that none of their wording returns."""
         used = said_before(prompt.history)
         for attempt in range(prompt.attempt + 1):
@@ -81,7 +83,9 @@ class Counsellor:
         fallback: list[str] | None = None
         for retry in range(_TRIES):
             cancel.check()
-            plain = retry >= _TRIES // 2 or _has(wishes, "clear", "intelligib", "word error", "wer", "listen", "off topic")
+            plain = retry >= _TRIES // 2 or _has(
+                wishes, "clear", "intelligib", "word error", "wer", "listen", "off topic"
+            )
             pen = Pen(f"{prompt.seed}|{len(prompt.history)}|{understood.text}|{heard.tone}|{attempt}|{retry}", used)
             pen.slots = slots_of(understood, echo=not plain or _has(wishes, "off topic"))
             lines = self._lines(understood, heard, chosen, prompt.history, pen)
@@ -117,7 +121,11 @@ def _plan(understood: Understanding, heard: Hearing, history: Sequence[Exchange]
     chosen = plan(understood, heard, history, attempt)
     if understood.crisis:
         return replace(chosen, strategy="care", emotion="comforting", intensity=0.8, rate=min(0.92, rate(heard)))
-    nothing_said = understood.topic is None and understood.felt is None and understood.valence == "neutral"
+    nothing_said = (
+        (understood.topic is None or understood.from_history)
+        and understood.felt is None
+        and understood.valence == "neutral"
+    )
     if understood.empty or (not understood.clear and not understood.act) or (nothing_said and _is_scrap(understood)):
         soft = heard.tone in ("sad", "fearful") or (heard.events is not None and "cry" in heard.events)
         return replace(chosen, strategy="clarify", emotion="comforting" if soft else "neutral")
@@ -133,7 +141,8 @@ def _still_in_crisis(understood: Understanding, history: Sequence[Exchange]) -> 
     """After words of crisis the careful path goes on, unless the turn clearly says something good."""
     if not history or history[-1].strategy != "care" or understood.valence == "good":
         return None
-    if understood.act in ("thanks", "goodbye", "identity", "weather_or_fact") or (understood.topic and not understood.from_history):
+    elsewhere = understood.topic is not None and not understood.from_history and len(understood.stems) > 5
+    if understood.act in ("identity", "weather_or_fact") or elsewhere:
         return None
     return next((kind for exchange in reversed(history[-3:]) if (kind := crisis.detect(exchange.said))), "unsure")
 

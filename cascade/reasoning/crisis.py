@@ -13,7 +13,17 @@ from functools import cache
 from cascade.reasoning.language import tokens
 from cascade.reasoning.lexica import crisis_data
 
-KINDS = ("medical", "suicide", "other_at_risk", "bereaved", "self_harm", "abuse", "harm_others", "unsure")
+KINDS = (
+    "medical",
+    "suicide",
+    "other_at_risk",
+    "bereaved",
+    "suicide_word",
+    "self_harm",
+    "abuse",
+    "harm_others",
+    "unsure",
+)
 
 
 @cache
@@ -34,7 +44,8 @@ def plain(text: str) -> str:
 def detect(text: str) -> str | None:
     """The kind of crisis the words speak of, or None. "unsure" asks gently instead of assuming."""
     said = plain(text)
-    return next((kind for kind in KINDS if any(sign.search(said) for sign in _signs()[kind])), None)
+    kind = next((kind for kind in KINDS if any(sign.search(said) for sign in _signs()[kind])), None)
+    return "suicide" if kind == "suicide_word" else kind
 
 
 def help_line(region: str) -> str:

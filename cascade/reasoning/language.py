@@ -45,7 +45,7 @@ _IRREGULAR = {
         "spend": "spent spends spending", "crash": "crashed crashes crashing", "burn": "burnt burned burning",
         "bully": "bullied bullies bullying", "bury": "buried burying", "worse": "worst", "argue": "arguing argued argument",
         "fire": "fired firing", "bite": "bit bitten bites biting", "understand": "understood understands",
-        "hear": "heard hears hearing", "see": "saw seen sees seeing", "know": "knew known knows", "kill": "killed kills killing", "lay": "laid lays laying",
+        "hear": "heard hears hearing", "see": "saw seen sees seeing", "know": "knew known knows", "kill": "killed kills killing", "lay": "laid lays laying", "lie": "lied lies lying",
     }.items()
     for form in (base, *forms.split())
 }  # fmt: skip
@@ -124,13 +124,7 @@ def upper_first(text: str) -> str:
 
 
 STOPWORDS = frozenset(
-    "a an the i you he she it we they me him her us them my your his its our their mine yours am is are was were be been being "
-    "do does did done have has had having will would shall should can could may might must not no nor and or but if then so "
-    "because as of at by for with about to from in on off up down out over under again very really just only too also that "
-    "this these those there here what which who whom how when where why all any both each more most other some such own same "
-    "than now like get got go going went want know think say said tell told thing things something anything way lot much many "
-    "one well yes yeah oh okay ok um uh right good let make made come came take today still even ever never back sounds feel "
-    "feels feeling sound hear heard voice".split()
+    ["a", "an", "the", "i", "you", "he", "she", "it", "we", "they", "me", "him", "her", "us", "them", "my", "your", "his", "its", "our", "their", "mine", "yours", "am", "is", "are", "was", "were", "be", "been", "being", "do", "does", "did", "done", "have", "has", "had", "having", "will", "would", "shall", "should", "can", "could", "may", "might", "must", "not", "no", "nor", "and", "or", "but", "if", "then", "so", "because", "as", "of", "at", "by", "for", "with", "about", "to", "from", "in", "on", "off", "up", "down", "out", "over", "under", "again", "very", "really", "just", "only", "too", "also", "that", "this", "these", "those", "there", "here", "what", "which", "who", "whom", "how", "when", "where", "why", "all", "any", "both", "each", "more", "most", "other", "some", "such", "own", "same", "than", "now", "like", "get", "got", "go", "going", "went", "want", "know", "think", "say", "said", "tell", "told", "thing", "things", "something", "anything", "way", "lot", "much", "many", "one", "well", "yes", "yeah", "oh", "okay", "ok", "um", "uh", "right", "good", "let", "make", "made", "come", "came", "take", "today", "still", "even", "ever", "never", "back", "sounds", "feel", "feels", "feeling", "sound", "hear", "heard", "voice"]
 )
 
 

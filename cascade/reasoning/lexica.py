@@ -41,7 +41,8 @@ def _toml(name: str) -> dict[str, Any]:
 
 def _situation(name: str, row: dict[str, Any]) -> Situation:
     happenings = tuple(
-        Happening(event["v"], event["about"], tuple(pattern(phrase) for phrase in event["say"])) for event in row["events"]
+        Happening(event["v"], event["about"], tuple(pattern(phrase) for phrase in event["say"]))
+        for event in row["events"]
     )
     return Situation(
         name=name,

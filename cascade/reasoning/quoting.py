@@ -15,15 +15,13 @@ _LEADS = ("guess what", "you know what", "you know", "i mean", "i have to tell y
           "can you believe", "it turns out", "turns out", "i just found out", "i found out", "the thing is", "i have to say",
           "i just wanted to say", "i'm happy that", "i'm so happy that", "i'm sad that", "i'm glad that", "i'm sad because",
           "i'm happy because", "that", "i'm so glad")  # fmt: skip
-_FILLERS = set("well so um uh oh okay ok yeah yes and but because honestly actually basically just look listen hey hi hello anyway "
-               "then also plus man god wow like hm".split())  # fmt: skip
-_TAILS = set("though anyway honestly you-know i-guess and but so because please right okay".split())
+_FILLERS = set(["well", "so", "um", "uh", "oh", "okay", "ok", "yeah", "yes", "and", "but", "because", "honestly", "actually", "basically", "just", "look", "listen", "hey", "hi", "hello", "anyway", "then", "also", "plus", "man", "god", "wow", "like", "hm"])  # fmt: skip
+_TAILS = set(["though", "anyway", "honestly", "you-know", "i-guess", "and", "but", "so", "because", "please", "right", "okay"])
 _JOINTS = {"and", "but", "because", "so", "since", "although", "while", "then", "or"}
 _STARTS = {"i", "we", "he", "she", "they", "it", "my", "our", "the", "i'm", "i've", "he's", "she's", "it's", "they're", "his", "her",
            "now", "we're", "nobody", "everyone", "everybody", "someone", "there"}  # fmt: skip
 # Said of oneself, these are never repeated back as if they were so.
-_SELF_BLAME = set("stupid worthless useless ugly failure loser pathetic dumb idiot burden hate fat weak crazy disgusting lazy fuck "
-                  "fucking shit bitch damn hell ass crap".split())  # fmt: skip
+_SELF_BLAME = set(["stupid", "worthless", "useless", "ugly", "failure", "loser", "pathetic", "dumb", "idiot", "burden", "hate", "fat", "weak", "crazy", "disgusting", "lazy", "fuck", "fucking", "shit", "bitch", "damn", "hell", "ass", "crap"])  # fmt: skip
 _LONGEST_TYPED, _LONGEST_HEARD = 12, 8
 
 
@@ -58,7 +56,7 @@ def _trimmed(clause: list[str]) -> list[str]:
         lead = next((lead for lead in _LEADS if lowered.startswith(lead + " ")), None)
         if lead:
             clause = clause[len(lead.split()) :]
-        elif clause[0].lower() in _FILLERS:
+        elif (clause[0].lower() == "no" and len(clause) > 1 and clause[1].lower() in _STARTS) or clause[0].lower() in _FILLERS:
             clause = clause[1:]
         else:
             break
@@ -79,13 +77,19 @@ def _may_be_said(clause: Sequence[str], transcript: Transcript, topic: str | Non
 
 
 def _only_a_feeling(lowered: Sequence[str]) -> bool:
-    return len(lowered) <= 6 and any(word in felt_words() for word in lowered[-2:]) and lowered[0] in ("i", "i'm", "i've", "we're")
+    return (
+        len(lowered) <= 6
+        and any(word in felt_words() for word in lowered[-2:])
+        and lowered[0] in ("i", "i'm", "i've", "we're")
+    )
 
 
 def _of_no_worth(lowered: Sequence[str]) -> bool:
     """ "Nobody likes me" hurts when a voice says it back as a fact; "I think", "I hope", "I wish" alone say nothing."""
     none = lowered[0] in ("nobody", "everyone", "everybody") or list(lowered[:2]) == ["no", "one"]
-    return (none and lowered[-1] in ("me", "us")) or (len(lowered) > 1 and lowered[1] in ("know", "mean", "guess", "swear"))
+    return (none and lowered[-1] in ("me", "us")) or (
+        len(lowered) > 1 and lowered[1] in ("know", "mean", "guess", "swear")
+    )
 
 
 def _trusted(lowered: Sequence[str], transcript: Transcript) -> bool:

@@ -20,8 +20,7 @@ _PERSON = {
 _BE_PAST = {"was": "were", "wasn't": "weren't"}
 _FIRST = {"i", "we"}
 _ADVERBS = set(
-    "really just never always still also even only almost nearly already finally actually probably definitely often sometimes "
-    "usually recently totally so suddenly accidentally not honestly barely hardly simply truly kind".split()
+    ["really", "just", "never", "always", "still", "also", "even", "only", "almost", "nearly", "already", "finally", "actually", "probably", "definitely", "often", "sometimes", "usually", "recently", "totally", "so", "suddenly", "accidentally", "not", "honestly", "barely", "hardly", "simply", "truly", "kind"]
 )
 _ADDRESS = {"you", "your", "you're", "yours", "yourself", "you've", "you'll", "you'd", "let's", "ain't"}
 _POSSESSIVES = {"my", "our", "his", "her", "their"}
@@ -36,13 +35,27 @@ _BAD_ENDS = _DETERMINERS | {
 }  # fmt: skip
 _FORWARD = {"to", "of", "and", "for", "from", "with", "at", "by", "the", "a", "an", *_POSSESSIVES}
 _AUX = {"am", "is", "are", "was", "were", "be", "has", "had", "did", "does", "could", "would", "will", "should", "can"}
-_NOT_PAST = {"need", "bed", "red", "hundred", "speed", "feed", "seed", "kid", "wed", "indeed", "weed", "shed", "sacred", "naked"}
+_NOT_PAST = {
+    "need",
+    "bed",
+    "red",
+    "hundred",
+    "speed",
+    "feed",
+    "seed",
+    "kid",
+    "wed",
+    "indeed",
+    "weed",
+    "shed",
+    "sacred",
+    "naked",
+}
 _VERBAL_CONTRACTIONS = ("n't", "'m", "'ve", "'ll", "'d", "'re")
 _CONTRACTED_SUBJECTS = ("i'm", "i've", "i'll", "i'd", "we're", "we've", "we'll", "we'd", "he's", "she's", "they're",
                         "they've", "they'll", "he'll", "she'll", "it's", "he'd", "she'd", "they'd", "there's")  # fmt: skip
-_NAMES = {day: day.capitalize() for day in "monday tuesday wednesday thursday friday saturday sunday".split()}
-_NAMES |= {name: name.capitalize() for name in "christmas easter thanksgiving january february april june july august "
-           "september october november december english french spanish german".split()}  # fmt: skip
+_NAMES = {day: day.capitalize() for day in ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]}
+_NAMES |= {name: name.capitalize() for name in ["christmas", "easter", "thanksgiving", "january", "february", "april", "june", "july", "august", "september", "october", "november", "december", "english", "french", "spanish", "german"]}  # fmt: skip
 
 
 def is_verb(word: str) -> bool:
@@ -67,9 +80,13 @@ def _may_follow(left: str, right: str) -> bool:
         return False
     if left in _PRONOUNS and not (is_verb(right) or right in _ADVERBS or right in {"and", "both", "all", "too"}):
         return False
-    if left in (_DETERMINERS - {"that", "this", "her", "those", "these"}) and (right in _AUX or right in _DETERMINERS | _PRONOUNS):
+    if left in (_DETERMINERS - {"that", "this", "her", "those", "these"}) and (
+        right in _AUX or right in _DETERMINERS | _PRONOUNS
+    ):
         return False
-    return not (left in _FORWARD - {"and", "her"} and (right in _AUX - {"be", "can", "will"} or right in {"i", "we", "they"}))
+    return not (
+        left in _FORWARD - {"and", "her"} and (right in _AUX - {"be", "can", "will"} or right in {"i", "we", "they"})
+    )
 
 
 def turn_round(clause: Sequence[str]) -> str | None:

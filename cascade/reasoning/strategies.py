@@ -146,7 +146,9 @@ def _act_emotion(usual: ReplyEmotion, tone: str) -> ReplyEmotion:
     return "neutral" if tone in ("angry", "disgusted") else "happy" if tone == "happy" else usual
 
 
-def _pick(choices: Sequence[Strategy], understood: Understanding, history: Sequence[Exchange], attempt: int) -> Strategy:
+def _pick(
+    choices: Sequence[Strategy], understood: Understanding, history: Sequence[Exchange], attempt: int
+) -> Strategy:
     """Further along on a matter, further along the list; never the same twice running unless it is a celebration."""
     depth = 0
     for exchange in reversed(history):

@@ -30,7 +30,13 @@ _DOES = {
 
 def reason(understood: Understanding, heard: Hearing, plan: Plan, history: Sequence[Exchange]) -> str:
     """One short paragraph; a cue that is unknown is not guessed at."""
-    parts = [_what(understood, plan), _how(heard), _cues(heard), _agreement(understood, heard, plan), _past(understood, history)]
+    parts = [
+        _what(understood, plan),
+        _how(heard),
+        _cues(heard),
+        _agreement(understood, heard, plan),
+        _past(understood, history),
+    ]
     return " ".join(part for part in [*parts, f"So {_DOES[plan.strategy]}, in a {plan.emotion} voice."] if part)
 
 
@@ -81,7 +87,11 @@ def _cues(heard: Hearing) -> str:
 def _agreement(understood: Understanding, heard: Hearing, plan: Plan) -> str:
     if heard.tone == "unknown" or understood.empty or understood.act:
         return ""
-    return "Words and voice agree." if plan.agrees else "Words and voice do not say the same, so I go gently and do not assume."
+    return (
+        "Words and voice agree."
+        if plan.agrees
+        else "Words and voice do not say the same, so I go gently and do not assume."
+    )
 
 
 def _past(understood: Understanding, history: Sequence[Exchange]) -> str:

@@ -18,15 +18,42 @@ from cascade.reasoning.lexica import Situation, act_patterns, felt_words, leanin
 from cascade.reasoning.quoting import echo_of
 from cascade.turn import Exchange, Transcript
 
-_NEGATORS = {"not", "never", "no", "nobody", "none", "hardly", "barely", "without", "nothing", "neither", "cannot", "stopped"}
+_NEGATORS = {
+    "not",
+    "never",
+    "no",
+    "nobody",
+    "none",
+    "hardly",
+    "barely",
+    "without",
+    "nothing",
+    "neither",
+    "cannot",
+    "stopped",
+}
 _HOPES = {"hope", "hoping", "wish", "if", "want", "wanted", "would", "could", "should", "might", "may", "maybe", "perhaps",
           "dream", "waiting", "trying", "need", "unless", "when"}  # fmt: skip
-_WORRIES = {"worried", "afraid", "scared", "nervous", "worry", "anxious", "fear", "terrified", "dread", "dreading", "risk"}
+_WORRIES = {
+    "worried",
+    "afraid",
+    "scared",
+    "nervous",
+    "worry",
+    "anxious",
+    "fear",
+    "terrified",
+    "dread",
+    "dreading",
+    "risk",
+}
 _BREAKS = {"but", "because", "although", "though", "however", "and", "then", "yet"}
 _ASKING = re.compile(
     r"^(?:so |and |but |well )?(?:what|who|where|when|why|how|which|did|does|do|is|are|am|was|were|can|could|will|would|should|has|have)\b"
 )
-_TELLING = re.compile(r"^(?:can you believe|guess what|you know what|do you know what|what a|how (?:lovely|awful|nice|great|sad))\b")
+_TELLING = re.compile(
+    r"^(?:can you believe|guess what|you know what|do you know what|what a|how (?:lovely|awful|nice|great|sad))\b"
+)
 _ADVICE = re.compile(
     r"\b(?:what (?:should|can|could|would) (?:i|we|you) (?:do|say|tell)|what do (?:i|you think i should) do|should i\b|any (?:advice|ideas?|tips?|suggestions?)"
     r"|give me (?:some )?advice|need (?:some )?advice|how (?:do|can|should|could) (?:i|we)\b|what would you do|do you think i should|help me (?:with|to|decide|find))"
@@ -64,7 +91,11 @@ class _Event:
 
 
 def understand(
-    transcript: Transcript, history: Sequence[Exchange] = (), *, echo_confidence: float = 0.5, garbled_confidence: float = 0.15
+    transcript: Transcript,
+    history: Sequence[Exchange] = (),
+    *,
+    echo_confidence: float = 0.5,
+    garbled_confidence: float = 0.15,
 ) -> Understanding:
     """Read one turn in the light of the earlier ones."""
     said = tokens(transcript.text)
@@ -74,7 +105,9 @@ def understand(
     topic = None if empty else topic_of_stems(stems)
     event = _event(situations()[topic], said, stems) if topic else None
     act = None if empty else _act(said)
-    carried = _carried(history) if topic is None and (act in _FOLLOWS or act is None) else None
+    earlier = _carried(history) if _leans_back(said, act) else None
+    topic = None if topic == "small_talk" and earlier and said[0] in _VAGUE else topic
+    carried = earlier if topic is None else None
     valence, stance = _valence(plain.split(), said, event, transcript.text)
     felt = _felt(said)
     topic_now = topic or carried
@@ -83,7 +116,7 @@ def understand(
         stems=stems,
         clear=not empty and (transcript.confidence is None or transcript.confidence >= echo_confidence),
         empty=empty,
-        act=act if topic is None or act not in _WEAK_ACTS else None,
+        act=None if act in _WEAK_ACTS and _ADVICE.search(" ".join(said)) else act,
         crisis=crisis.detect(transcript.text),
         topic=topic_now,
         about=(event.about if event else situations()[topic_now].noun) if topic_now else None,
@@ -97,13 +130,22 @@ def understand(
     )
 
 
-_FOLLOWS = {"yes", "no", "dont_know", "goodbye", "thanks"}
-_WEAK_ACTS = {"smalltalk_you"}  # "do you like dogs" is about dogs
+_FOLLOWS = {"yes", "no", "dont_know", "agree", "goodbye", "thanks"}
+_WEAK_ACTS = {"smalltalk_you", "help", "weather_or_fact"}  # a wish for advice goes before these
+
+
+def _leans_back(said: Sequence[str], act: str | None) -> bool:
+    """Whether a turn without a matter of its own goes on with the last one: a pronoun, an answer, a scrap."""
+    if act is not None:
+        return act in _FOLLOWS
+    return any(word in _VAGUE for word in said) or len(said) <= 3 or _ADVICE.search(" ".join(said)) is not None
 
 
 def topic_of(text: str, history: Sequence[Exchange] = ()) -> str | None:
     """The situation a turn is about, for Exchange.topic; carried over from history when the turn names none."""
-    return "crisis" if crisis.detect(text) else topic_of_stems([stem(word) for word in tokens(text)]) or _carried(history)
+    return (
+        "crisis" if crisis.detect(text) else topic_of_stems([stem(word) for word in tokens(text)]) or _carried(history)
+    )
 
 
 def topic_of_stems(stems: Sequence[str]) -> str | None:
@@ -193,7 +235,9 @@ def _valence(plain: Sequence[str], said: Sequence[str], event: _Event | None, te
     if tail and {_side(head), _side(tail)} == {"good", "bad"}:
         return ("mixed" if _side(tail) == "bad" else "good"), "fact"
     hoping = any(word in ("hope", "hoping", "wish") for word in said)
-    return ("neutral", "hope") if hoping and overall != "bad" else (overall, "worry" if set(said) & _WORRIES else "fact")
+    return (
+        ("neutral", "hope") if hoping and overall != "bad" else (overall, "worry" if set(said) & _WORRIES else "fact")
+    )
 
 
 def _side(said: Sequence[str]) -> str:

@@ -34,6 +34,14 @@ class Pen:
         fresh = [line for line in ready if line not in self.used] or ready
         return fresh[self._draw(len(fresh))]
 
+    def first_fresh(self, *pools: Sequence[str]) -> str:
+        """From the first pool that still has something unsaid; from the first usable one when none has."""
+        usable = [pool for pool in pools if any(self._can(template) for template in pool)]
+        for pool in usable:
+            if any(self._can(template) and self.fill(template) not in self.used for template in pool):
+                return self.choose(pool)
+        return self.choose(usable[0])
+
     def choose_all(self, groups: Sequence[Sequence[str]]) -> list[str]:
         ready = [[self.fill(line) for line in group] for group in groups if all(self._can(line) for line in group)]
         # a group is as worn as its sentences are
@@ -42,7 +50,9 @@ class Pen:
         return fresh[self._draw(len(fresh))]
 
     def _can(self, template: str) -> bool:
-        return all("{" + name not in template or name in self.slots for name in ("echo", "Echo", "about", "About", "felt"))
+        return all(
+            "{" + name not in template or name in self.slots for name in ("echo", "Echo", "about", "About", "felt")
+        )
 
     def _draw(self, count: int) -> int:
         self.drawn += 1
@@ -79,14 +89,14 @@ def write(understood: Understanding, heard: Hearing, plan: Plan, history: Sequen
     first = _opener(understood, heard, plan, pen)
     back = _looking_back(understood, heard, history, pen)
     move = _move(understood, heard, plan, pen)
-    if back:
+    if back and plan.strategy != "suggest":
         return [first, back, move]
     return [first, middle, move]
 
 
 def shorter(lines: list[str]) -> list[str]:
     """The opener and the one sentence that holds their matter."""
-    return [lines[0], lines[-1]] if len(lines) > 2 else lines
+    return lines[:2]
 
 
 def _voice(heard: Hearing) -> str:
@@ -105,10 +115,17 @@ def _opener(understood: Understanding, heard: Hearing, plan: Plan, pen: Pen) -> 
     if plan.strategy == "suggest" and understood.wants_advice:
         return pen.choose(wordings()["advice"]["lead"])
     echo = pen.slots.get("Echo", "")
-    if plan.strategy == "celebrate" and echo and len(echo.split()) <= _SHORT_ECHO and heard.tone == "happy" and _draws_echo(pen):
+    if (
+        plan.strategy == "celebrate"
+        and echo
+        and len(echo.split()) <= _SHORT_ECHO
+        and heard.tone == "happy"
+        and _draws_echo(pen)
+    ):
         return f"{echo}!"
     tone = heard.tone if plan.agrees else _voice(heard)
-    return pen.choose(_by_tone("open", plan.mood, tone, understood.topic))
+    spare = wordings()["open"][plan.mood]
+    return pen.first_fresh(_by_tone("open", plan.mood, tone, understood.topic), spare.get("unknown") or spare["any"])
 
 
 def _draws_echo(pen: Pen) -> bool:
@@ -131,15 +148,13 @@ def _middle(understood: Understanding, heard: Hearing, plan: Plan, pen: Pen) -> 
         return pen.choose(_suggestions(understood))
     tone = heard.tone if plan.agrees else _voice(heard)
     comment = situations()[understood.topic].comment.get(plan.mood) if understood.topic else None
-    if comment and plan.agrees and plan.strategy in ("validate", "celebrate", "encourage") and heard.age != "child":
-        return pen.choose(comment)
-    if "Echo" in pen.slots:
-        return pen.choose(_by_tone("echo", plan.mood, tone, understood.topic))
-    if understood.felt and plan.mood in ("bad", "good") and plan.agrees:
-        return pen.choose(wordings()["felt_line"][plan.mood])
-    if "About" in pen.slots:
-        return pen.choose(_by_tone("about", plan.mood, tone, understood.topic))
-    return pen.choose(wordings()["bare"][plan.mood])
+    echo, about = (_by_tone(kind, plan.mood, tone, understood.topic) for kind in ("echo", "about"))
+    felt = wordings()["felt_line"].get(plan.mood, []) if plan.agrees else []
+    pools = [echo, felt, about]
+    if comment and plan.agrees:
+        first = plan.strategy in ("validate", "celebrate", "encourage") and heard.age != "child"
+        pools = [comment, *pools] if first else [*pools, comment]
+    return pen.first_fresh(*pools, wordings()["bare"][plan.mood])
 
 
 def _suggestions(understood: Understanding) -> list[str]:
@@ -150,14 +165,21 @@ def _move(understood: Understanding, heard: Hearing, plan: Plan, pen: Pen) -> st
     """The way onward: a check after a suggestion, courage, a question of the situation or of the tone."""
     if heard.age == "child" and "about" in pen.slots and plan.strategy != "suggest":
         lines = wordings()["child"]
-        return pen.choose(lines["grown_up" if plan.mood == "bad" else "ask_good" if plan.mood == "good" else "ask_neutral"])
+        return pen.choose(
+            lines["grown_up" if plan.mood == "bad" else "ask_good" if plan.mood == "good" else "ask_neutral"]
+        )
     if plan.strategy == "suggest":
         return pen.choose(wordings()["advice"]["check"])
     if plan.strategy == "encourage":
         return pen.choose(wordings()["encourage"][plan.mood])
     if heard.age == "elder" and "about" in pen.slots and plan.mood in ("good", "bad") and plan.agrees:
         return pen.choose(wordings()["elder"][plan.mood])
-    return pen.choose(_questions(understood, heard, plan))
+    spare = wordings()["ask"][plan.mood]
+    return pen.first_fresh(
+        _questions(understood, heard, plan),
+        _by_tone("ask", plan.mood, heard.tone),
+        spare.get("unknown") or spare["any"],
+    )
 
 
 def _questions(understood: Understanding, heard: Hearing, plan: Plan) -> list[str]:
@@ -174,7 +196,7 @@ def _questions(understood: Understanding, heard: Hearing, plan: Plan) -> list[st
 
 def _looking_back(understood: Understanding, heard: Hearing, history: Sequence[Exchange], pen: Pen) -> str | None:
     """A line that ties this turn to an earlier one, when it does."""
-    if "about" not in pen.slots:
+    if "about" not in pen.slots or understood.wants_advice:
         return None
     if is_vague(understood) or (understood.from_history and "echo" not in pen.slots):
         lines = wordings()["again"]["vague"]
@@ -188,7 +210,11 @@ def _looking_back(understood: Understanding, heard: Hearing, history: Sequence[E
 
 def _came_up_before(understood: Understanding, history: Sequence[Exchange]) -> bool:
     """The matter returns after at least one turn about something else."""
-    return len(history) > 1 and history[-1].topic != understood.topic and any(e.topic == understood.topic for e in history[:-1])
+    return (
+        len(history) > 1
+        and history[-1].topic != understood.topic
+        and any(e.topic == understood.topic for e in history[:-1])
+    )
 
 
 def write_act(understood: Understanding, heard: Hearing, history: Sequence[Exchange], pen: Pen) -> list[str]:
@@ -196,7 +222,11 @@ def write_act(understood: Understanding, heard: Hearing, history: Sequence[Excha
     replies = acts()[understood.act or ""]["replies"]
     pen.slots.setdefault("about", "it")
     wish = situations()[understood.topic].wish if understood.topic else "I hope the hours ahead are good to you."
-    last = " ".join(sentences(history[-1].replied)[-2:]) if history else "I had not said anything yet; what is on your mind?"
+    last = (
+        " ".join(sentences(history[-1].replied)[-2:])
+        if history
+        else "I had not said anything yet; what is on your mind?"
+    )
     pen.slots |= {"wish": wish, "last": last}
     lines = pen.choose_all(replies.get(heard.tone) or replies["any"])
     return [piece for line in lines for piece in sentences(line)][:3]
@@ -225,6 +255,7 @@ def write_crisis(kind: str, heard: Hearing, followed: bool, region: str, pen: Pe
     groups = data[kind]["more"] if followed and "more" in data[kind] else data[kind]["replies"]
     lines = [piece for line in pen.choose_all(groups) for piece in sentences(line)]
     if heard.age == "child" and kind != "medical":
-        lines = [*lines[:2], pen.choose(data["child"]["ask"])]
+        helping = next(line for line in lines if crisis.names_help(line))
+        lines = [lines[0], helping, pen.choose(data["child"]["ask"])]
     assert crisis.names_help(" ".join(lines))
     return lines[:3]

@@ -99,6 +99,7 @@ PROFILES: dict[UserEmotion, dict[str, tuple[float, float]]] = {
         "log_opening": (0.07, 0.05),
     },
 }  # fmt: skip
+SPREAD = 0.8  # × the standard deviations of the tables
 NOT_NEGATIVE = ("swing_st", "tremor_st", "jitter_st", "shimmer_db", "breath", "pauses")
 
 
@@ -112,11 +113,11 @@ class Manner:
 
 def manner(emotion: UserEmotion, rng: np.random.Generator) -> Manner:
     """Draw one way of being in an emotion; a common strength makes its marks weak or strong together."""
-    strength = rng.uniform(0.6, 1.5)
+    strength = rng.uniform(0.75, 1.55)
     profile, drawn = PROFILES[emotion], {}
     for name, width in WIDTH.items():
         mean, sd = profile.get(name, (0.0, width))
-        value = rng.normal(mean * strength, sd)
+        value = rng.normal(mean * strength, SPREAD * sd)
         drawn[name] = max(0.0, value) if name in NOT_NEGATIVE else value
     for factor in ("range", "rate", "dynamics", "formant", "opening"):
         drawn[factor if factor != "range" else "range_factor"] = float(np.exp(drawn.pop(f"log_{factor}")))
@@ -183,22 +184,22 @@ def speakers(split: Split) -> list[Speaker]:
 def _speaker(
     name: str, engine: str, voice: str, language: str, own: Gender, gender: Gender, rng: np.random.Generator
 ) -> Speaker:
-    age: Age = rng.choice(["adult", "elder", "child"], p=[0.74, 0.14, 0.12])
+    age: Age = rng.choice(["adult", "elder", "child"], p=[0.78, 0.14, 0.08])
     tract = {("male", "female"): 0.15, ("female", "male"): -0.14}.get((own, gender), 0.0) + rng.normal(0, 0.035)
     middle = MALE_HZ if gender == "male" else FEMALE_HZ
     old = age == "elder"
     if age == "child":
         tract, middle = (0.24 if own == "male" else 0.10) + rng.normal(0, 0.04), CHILD_HZ
     shift = VoiceShift(
-        range_factor=float(np.exp(rng.normal(0.15, 0.35))),  # synthesizers are flatter than people
+        range_factor=float(np.exp(rng.normal(0.15, 0.25))),  # synthesizers are flatter than people
         jitter_st=abs(rng.normal(0.05, 0.06)) + 0.12 * old,
         tremor_st=abs(rng.normal(0, 0.15)) * old,
-        rate=float(np.exp(rng.normal(0.0, 0.12) - 0.12 * old)),
+        rate=float(np.exp(rng.normal(0.0, 0.09) - 0.10 * old)),
         shimmer_db=abs(rng.normal(0.3, 0.3)),
-        swing_st=abs(rng.normal(0.6, 0.5)),
-        final_st=rng.normal(-1.0, 1.2),
-        tilt_db=rng.normal(-0.6, 1.2),
-        press_db=rng.normal(-0.5, 2.0),
+        swing_st=abs(rng.normal(0.6, 0.3)),
+        final_st=rng.normal(-1.0, 0.9),
+        tilt_db=rng.normal(-0.6, 0.9),
+        press_db=rng.normal(-0.5, 1.4),
         presence_db=rng.normal(0, 1.5),
         breath=float(np.clip(rng.normal(0.06, 0.06) + 0.05 * old, 0, 0.4)),
         formant=float(np.exp(tract)),
@@ -333,11 +334,11 @@ class Channel:
 
 def draw_channel(rng: np.random.Generator) -> Channel:
     return Channel(
-        reverb_s=rng.uniform(0.08, 0.5),
-        reverb_db=rng.uniform(-28, -6),
-        noise_db=rng.uniform(-50, -20),
+        reverb_s=rng.uniform(0.08, 0.4),
+        reverb_db=rng.uniform(-30, -9),
+        noise_db=rng.uniform(-52, -24),
         noise_slope=rng.uniform(0, 2),
-        tilt_db=rng.normal(0, 1.0),
+        tilt_db=rng.normal(0, 0.8),
         ripple_db=rng.uniform(0, 2),
         telephone=bool(rng.random() < 0.12),
         level_dbfs=rng.uniform(-34, -14),

@@ -51,15 +51,18 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     ),
     "de": (
         "Ich warte hier schon fast eine Stunde.", "Der Termin ist jetzt am Donnerstag.",
-        "Meine Schwester hat wieder angerufen.", "Wir streichen morgen die Küche.", "Die Jacke hängt noch über dem Stuhl.", "Es regnet schon seit dem Morgen.",
+        "Meine Schwester hat wieder angerufen.", "Wir streichen morgen die Küche.",
+        "Die Jacke hängt noch über dem Stuhl.", "Es regnet schon seit dem Morgen.",
     ),
     "es": (
         "Llevo casi una hora esperando aquí.", "La reunión será el jueves por la tarde.",
-        "Mi hermana me llamó otra vez anoche.", "Mañana vamos a pintar la cocina.", "El libro está encima de la mesa.", "Llueve desde esta mañana.",
+        "Mi hermana me llamó otra vez anoche.", "Mañana vamos a pintar la cocina.",
+        "El libro está encima de la mesa.", "Llueve desde esta mañana.",
     ),
     "it": (
         "Aspetto qui da quasi un'ora.", "La riunione è giovedì pomeriggio.",
-        "Mia sorella mi ha chiamato di nuovo ieri.", "Domani dipingiamo la cucina.", "Il libro è ancora sulla sedia.", "Piove da questa mattina.",
+        "Mia sorella mi ha chiamato di nuovo ieri.", "Domani dipingiamo la cucina.",
+        "Il libro è ancora sulla sedia.", "Piove da questa mattina.",
     ),
     "nl": (
         "Ik wacht hier al bijna een uur.", "De vergadering is donderdagmiddag.", "Mijn zus belde gisteren weer.",
@@ -71,7 +74,8 @@ SENTENCES: dict[str, tuple[str, ...]] = {
     ),
     "fr": (
         "J'attends ici depuis presque une heure.", "La réunion est jeudi après-midi.",
-        "Ma soeur m'a encore appelé hier.", "Demain on va peindre la cuisine.", "Le livre est encore sur la chaise.", "Il pleut depuis ce matin.",
+        "Ma soeur m'a encore appelé hier.", "Demain on va peindre la cuisine.",
+        "Le livre est encore sur la chaise.", "Il pleut depuis ce matin.",
     ),
 }  # fmt: skip
 

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fakes import FakeReasoner, FakeRecognizer, answer, fake_engines, heard, sad, tone
+
+from cascade.errors import InputError
+from cascade.turn import Baseline, Cues, Exchange, Turn
+from graphs.session import Session, check_session_id, open_session
+from graphs.state import Done
+
+ROOT = Path(__file__).parents[2]
+
+
+async def one(session: Session, text: str = "hello") -> Turn:
+    return [event.turn async for event in session.ask(text=text) if isinstance(event, Done)][0]
+
+
+def test_memory_survives_and_reaches_the_reasoner(tmp_path: Path) -> None:
+    reasoner = FakeReasoner(answer("One."), answer("Two."), answer("Three."))
+
+    async def run() -> list[Exchange]:
+        async with open_session(tmp_path, "s", fake_engines(2, reasoning=reasoner)) as session:
+            await one(session, "first")
+            await one(session, "second")
+        async with open_session(tmp_path, "s", fake_engines(1, reasoning=reasoner)) as session:
+            turn = await one(session, "third")
+            assert turn.index == 2
+            return await session.history()
+
+    history = asyncio.run(run())
+    assert [(exchange.said, exchange.replied) for exchange in history] == [("first", "One."), ("second", "Two."), ("third", "Three.")]
+    assert [len(prompt.history) for prompt in reasoner.asked] == [0, 1, 2]
+    assert sorted(path.name for path in (tmp_path / "sessions" / "s").glob("*.json")) == [f"turn-000{i}.json" for i in range(3)]
+
+
+def test_sessions_do_not_hear_each_other(tmp_path: Path) -> None:
+    async def run() -> None:
+        engines = fake_engines(2)
+        async with open_session(tmp_path, "a", engines) as session:
+            await one(session)
+        async with open_session(tmp_path, "b", engines) as session:
+            assert await session.history() == []
+
+    asyncio.run(run())
+
+
+def test_nothing_of_an_earlier_turn_is_taken_for_this_ones(tmp_path: Path) -> None:
+    """A spoken turn with scores, then a typed one without a judge."""
+
+    async def run() -> Turn:
+        async with open_session(tmp_path, "s", fake_engines(2)) as session:
+            first = [event.turn async for event in session.ask(speech=tone()) if isinstance(event, Done)][0]
+            assert first.scores is not None
+            return [event.turn async for event in session.ask(text="x", listen_back=False) if isinstance(event, Done)][0]
+
+    turn = asyncio.run(run())
+    assert turn.scores is None
+    assert turn.user_audio is None
+    assert "asr" not in turn.timings.stages_s
+
+
+def test_the_sessions_own_baseline_grows_but_a_calibration_goes_first(tmp_path: Path) -> None:
+    voice = Baseline(engine="acoustic", source="session", features={"pitch_st": 1.0}, clips=1)
+    calm = sad(0.1).merged(Cues(voice=voice))
+    calibration = Baseline(engine="acoustic", source="calibration", features={"pitch_st": 9.0}, clips=3)
+
+    async def run(given: Baseline | None) -> list[Baseline | None]:
+        engines = fake_engines(2)
+        engines["emotion"].answers[:] = [calm, calm]
+        async with open_session(tmp_path, f"s{bool(given)}", engines, calibration=given) as session:
+            for _ in range(2):
+                async for _event in session.ask(speech=tone()):
+                    pass
+        return [baseline for _, baseline in engines["emotion"].asked]
+
+    assert asyncio.run(run(calibration)) == [calibration, calibration]
+    first, second = asyncio.run(run(None))
+    assert first is None
+    assert second is not None
+    assert second.source == "session"
+
+
+def test_stopping_while_it_plays_rewrites_what_is_remembered(tmp_path: Path) -> None:
+    async def run() -> tuple[list[Exchange], bool]:
+        async with open_session(tmp_path, "s", fake_engines(2)) as session:
+            await session.stopped(await one(session), "That is")
+            await one(session)
+            return await session.history(), await session.unfinished()
+
+    history, unfinished = asyncio.run(run())
+    assert [exchange.replied for exchange in history] == ["That is", "That is hard. What happened then?"]
+    assert not unfinished
+    kept = Turn.model_validate_json((tmp_path / "sessions" / "s" / "turn-0000.json").read_text())
+    assert kept.heard_text == "That is"
+    assert not kept.is_target
+
+
+CRASHING = """
+import asyncio, os, signal, sys, time
+from pathlib import Path
+from fakes import FakeReasoner, answer, fake_engines, thinking, tone
+from graphs.session import open_session
+
+def die(_):
+    time.sleep(0.5)  # a thought takes a while; checkpoints are written beside it
+    os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    reasoner = FakeReasoner(answer("One."), answer("Two."), [thinking(), die])
+    async with open_session(Path(sys.argv[1]), "s", fake_engines(3, reasoning=reasoner)) as session:
+        for _ in range(3):
+            async for event in session.ask(speech=tone()):
+                pass
+
+asyncio.run(main())
+"""
+
+
+def test_kill_9_in_the_middle_of_a_turn_loses_no_conversation(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    killed = subprocess.run([sys.executable, "-c", CRASHING, str(tmp_path)], env=environment, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+
+    async def run() -> tuple[int, bool, Turn, list[Exchange]]:
+        # The words were heard before the crash: they are not listened to again.
+        engines = fake_engines(asr=FakeRecognizer(), reasoning=FakeReasoner(answer("Three.")))
+        async with open_session(tmp_path, "s", engines) as session:
+            before, unfinished = len(await session.history()), await session.unfinished()
+            turn = [event.turn async for event in session.resume() if isinstance(event, Done)][0]
+            return before, unfinished, turn, await session.history()
+
+    before, unfinished, turn, history = asyncio.run(run())
+    assert before == 2
+    assert unfinished
+    assert turn.index == 2
+    assert turn.transcript == heard("i lost my job")
+    assert [exchange.replied for exchange in history] == ["One.", "Two.", "Three."]
+
+
+def test_a_new_turn_may_follow_an_unfinished_one(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    subprocess.run([sys.executable, "-c", CRASHING, str(tmp_path)], env=environment, check=False, timeout=60)
+
+    async def run() -> tuple[Turn, list[Exchange]]:
+        async with open_session(tmp_path, "s", fake_engines()) as session:
+            return await one(session, "never mind"), await session.history()
+
+    turn, history = asyncio.run(run())
+    assert turn.index == 3
+    assert [exchange.said for exchange in history][-1] == "never mind"
+
+
+@pytest.mark.parametrize("bad", ["", "../up", "a/b", ".hidden", "x" * 65, "a b"])
+def test_a_session_name_cannot_leave_its_folder(bad: str) -> None:
+    with pytest.raises(InputError, match="letters, digits"):
+        check_session_id(bad)
+
+
+def test_a_home_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+
+    async def run() -> None:
+        async with open_session(tmp_path / "file", "s", fake_engines()):
+            pass
+
+    with pytest.raises(InputError, match="--home"):
+        asyncio.run(run())
+
+
+def test_the_clock_starts_with_the_turn(tmp_path: Path) -> None:
+    async def run() -> tuple[float, float]:
+        async with open_session(tmp_path, "s", fake_engines()) as session:
+            began = time.perf_counter()
+            turn = await one(session)
+            return time.perf_counter() - began, turn.timings.total_s
+
+    outside, inside = asyncio.run(run())
+    assert 0 < inside <= outside
