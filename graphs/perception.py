@@ -13,6 +13,7 @@ from langgraph.runtime import Runtime
 from cascade.audio import Waveform, read_speech
 from cascade.cancel import CancelScope
 from cascade.turn import AgeCue, Cues, EmotionCue, EventsCue, GenderCue, Stage, Transcript
+from graphs.begin import context_of
 from graphs.respond import baseline_of
 from graphs.state import Context, Heard, Perceived, State, stage_record
 
@@ -38,7 +39,7 @@ def user_speech(state: State, context: Context) -> Waveform:
 
 
 async def asr(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
-    context = runtime.context
+    context = context_of(state, runtime)
     recognizer, speech = context.engines["asr"], user_speech(state, context)
 
     def work(scope: CancelScope) -> Transcript:
@@ -55,7 +56,7 @@ def analyzer(stage: Stage) -> Node:
     """The node of one analyzer stage."""
 
     async def analyze(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
-        context = runtime.context
+        context = context_of(state, runtime)
         engine, speech, baseline = context.engines[stage], user_speech(state, context), baseline_of(state, context)
 
         def work(scope: CancelScope) -> Cues:
@@ -82,10 +83,6 @@ async def perceive(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     return {
         "transcript": transcript.model_dump(mode="json") if transcript else None,
         "cues": cues.model_dump(mode="json"),
-        "attempt": 0,
-        "complaints": [],
-        "respond": None,  # what an earlier turn left must not be taken for this one's
-        "judging": None,
     }
 
 

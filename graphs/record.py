@@ -27,13 +27,15 @@ from cascade.turn import (
     Transcript,
     Turn,
 )
+from graphs.begin import context_of, ended
 from graphs.perception import PERCEPTION
 from graphs.state import Again, Context, Done, State, stage_record
 
 
 async def listen_back(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Score the reply as it sounds. Only as a gate (teaching) does it send a reply back, with the reasons."""
-    context, turn = runtime.context, turn_of(state, runtime.context)
+    context = context_of(state, runtime)
+    turn = turn_of(state, context)
     if not context.ears or turn.reply is None or turn.reply_audio is None:
         return {"judging": None, "complaints": []}
     judge, speech = context.engines["judging"], read_speech(context.folder / turn.reply_audio.path)
@@ -54,10 +56,11 @@ async def listen_back(state: State, runtime: Runtime[Context]) -> dict[str, Any]
 
 async def record(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Write the turn as JSON, remember the exchange, let the session's baseline grow."""
-    context = runtime.context
+    context = context_of(state, runtime)
     turn = turn_of(state, context)
     write_turn(context.folder, turn)
     runtime.stream_writer(Done(turn))
+    ended(state)
     kept = state.get("baseline")
     baseline = grown(Baseline.model_validate(kept) if kept else None, turn.cues)
     return {

@@ -17,6 +17,7 @@ from cascade.cancel import CancelScope
 from cascade.engines import Prompt, Speech
 from cascade.errors import AttuneError, Cancelled
 from cascade.turn import AudioRef, Baseline, Cues, Exchange, Failure, Reply, Thought, Transcript
+from graphs.begin import context_of
 from graphs.stages import Outcome, failure_of
 from graphs.state import Answered, Context, Event, Response, Sentence, Sound, State, Thinking
 
@@ -39,7 +40,7 @@ class _Progress:
 
 async def respond(state: State, runtime: Runtime[Context]) -> dict[str, object]:
     """Think, write and speak, a sentence at a time; stream each as it comes; save the whole."""
-    context, write = runtime.context, runtime.stream_writer
+    context, write = context_of(state, runtime), runtime.stream_writer
     progress = _Progress()
     items: asyncio.Queue[object] = asyncio.Queue()
     thinker = asyncio.create_task(_think(prompt_of(state), context, items, progress))

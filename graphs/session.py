@@ -18,7 +18,7 @@ import aiosqlite
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from cascade.audio import Waveform, reference, write_wav
+from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.errors import InputError
 from cascade.profiles import Engines
@@ -76,21 +76,7 @@ class Session:
         assert (speech is None) != (text is None), "a turn is spoken or typed"
         context = self._context(cancel, listen_back)  # the clock starts here
         context.user_speech = speech
-        index = await self._next_index()
-        audio = None
-        if speech is not None:
-            path = self.folder / f"turn-{index:04d}-user.wav"
-            write_wav(path, speech)
-            audio = reference(path, speech, self.folder).model_dump(mode="json")
-        begin: InputState = {
-            "turn_id": uuid.uuid4().hex,
-            "session_id": self.id,
-            "index": index,
-            "created_at": datetime.now(UTC).isoformat(),
-            "seed": seed + index,
-            "audio": audio,
-            "text": text,
-        }
+        begin: InputState = {"text": text, "wav": None, "seed": seed}
         async for event in self._stream(begin, context):
             yield event
 
@@ -119,11 +105,6 @@ class Session:
             baseline=self._calibration,
             ears=listen_back,
         )
-
-    async def _next_index(self) -> int:
-        """After the last turn begun, finished or not: its files are never overwritten."""
-        values = (await self._graph.aget_state(self._config)).values
-        return int(values["index"]) + 1 if "index" in values else 0
 
     async def _stream(self, begin: Any, context: Context) -> AsyncIterator[Event]:
         stream = self._graph.astream(begin, self._config, context=context, stream_mode="custom")

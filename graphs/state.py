@@ -19,19 +19,20 @@ from cascade.turn import AudioRef, Cues, Failure, Stage, Thought, Transcript, Tu
 from graphs.stages import Outcome, StageRunner
 
 
-class InputState(TypedDict):
-    """What begins a turn: exactly one of audio (an AudioRef) and text."""
+class InputState(TypedDict, total=False):
+    """What a caller gives: a typed `text`, or the path of a recording (`wav`), or speech in the context."""
 
+    text: str | None
+    wav: str | None
+    seed: int
+
+
+class State(InputState, total=False):
     turn_id: str
     session_id: str
     index: int
     created_at: str
-    seed: int
-    audio: dict[str, Any] | None
-    text: str | None
-
-
-class State(InputState, total=False):
+    audio: dict[str, Any] | None  # AudioRef of the user's speech
     asr: dict[str, Any]  # StageRecord of each stage
     emotion: dict[str, Any]
     speaker: dict[str, Any]

@@ -1,11 +1,11 @@
 """The teacher: the cascade as a graph.
 
-START → asr ┐
-      → emotion ┤
-      → speaker ┤ side by side, each with its deadline
-      → events  ┤
-      → prosody ┘→ perceive → respond → listen_back → record → END
-                                 ↑ revise (teaching, at most twice) ┘
+START → begin → asr ┐
+              → emotion ┤
+              → speaker ┤ side by side, each with its deadline
+              → events  ┤
+              → prosody ┘→ perceive → respond → listen_back → record → END
+                                         ↑ revise (teaching, at most twice) ┘
 A typed turn goes straight to `perceive`.
 """
 
@@ -17,6 +17,7 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 
+from graphs.begin import begin
 from graphs.perception import ANALYZERS, PERCEPTION, analyzer, asr, perceive
 from graphs.record import listen_back, record
 from graphs.respond import respond
@@ -28,8 +29,9 @@ TeacherGraph = CompiledStateGraph[State, Context, InputState, State]
 
 
 def make_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> TeacherGraph:
-    """Compile the teacher. Engines, folder and the stop flag come with each call as `Context`."""
+    """Compile the teacher. Engines, folder and the stop flag come with each call as `Context` (on a server: see `begin`)."""
     builder = StateGraph(State, context_schema=Context, input_schema=InputState)
+    builder.add_node("begin", begin)
     builder.add_node("asr", asr)
     for stage in ANALYZERS:
         builder.add_node(stage, analyzer(stage))
@@ -38,7 +40,8 @@ def make_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> TeacherG
     builder.add_node("listen_back", listen_back)
     builder.add_node("record", record)
 
-    builder.add_conditional_edges(START, what_to_perceive, [*PERCEPTION, "perceive"])
+    builder.add_edge(START, "begin")
+    builder.add_conditional_edges("begin", what_to_perceive, [*PERCEPTION, "perceive"])
     builder.add_edge(list(PERCEPTION), "perceive")
     builder.add_edge("perceive", "respond")
     builder.add_edge("respond", "listen_back")
@@ -48,7 +51,7 @@ def make_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> TeacherG
 
 
 def what_to_perceive(state: State) -> list[str]:
-    return list(PERCEPTION) if state["text"] is None else ["perceive"]
+    return list(PERCEPTION) if state["audio"] else ["perceive"]
 
 
 def revise_or_record(state: State) -> str:

@@ -1,7 +1,8 @@
-"""The embedded reasoner: a counsellor of empathic strategies, by rules and a lexicon; no language model, nothing downloaded.
+"""The embedded reasoner: a counsellor of empathic strategies, by rules and a lexicon; no language model, nothing
+downloaded.
 
-understanding (words) + hearing (cues) → plan (strategy, reply emotion) → wording → critic → thought and reply. Same prompt and
-seed, same reply. It says of itself, when asked, that it is a program.
+understanding (words) + hearing (cues) → plan (strategy, reply emotion) → wording → critic → thought and reply. Same
+prompt and seed, same reply. It says of itself, when asked, that it is a program.
 """
 
 from __future__ import annotations

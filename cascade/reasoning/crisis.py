@@ -1,8 +1,9 @@
 """Words of crisis: suicide, self-harm, abuse, harm to others, a medical emergency.
 
-Recall comes first: an alarm too many costs a gentle question, a missed one can cost a life. Everyday idioms ("this traffic is
-killing me") are masked before the search. What is said follows the public advice of 988 (US), Samaritans (UK and Ireland)
-and the WHO's guidance for first responders: ask openly, stay, name a person and a line, no advice beyond safety.
+Recall comes first: an alarm too many costs a gentle question, a missed one can cost a life. Everyday idioms ("this
+traffic is killing me") are masked before the search. What is said follows the public advice of 988 (US), Samaritans
+(UK and Ireland) and the WHO's guidance for first responders: ask openly, stay, name a person and a line, no advice
+beyond safety.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A rule-based critic of replies: reasons to say it again, and an empathy score.
 
-The engine checks itself with it before it speaks, and the judge scores any reasoner's replies with it. It looks at the words
-and the cues of the prompt and at the reply's text and emotion; it is no substitute for people or an LLM judge.
+The engine checks itself with it before it speaks, and the judge scores any reasoner's replies with it. It looks at
+the words and the cues of the prompt and at the reply's text and emotion; it is no substitute for people or an LLM
+judge.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from cascade.turn import Reply
 MAX_SENTENCES, MAX_WORDS = 3, 60
 
 _CELEBRATES = re.compile(
-    r"\b(?:congratulations|congrats|hooray|yay|wonderful|splendid|fantastic|awesome|well done|lovely news|great news|good news!|"
+    r"\b(?:congratulations|congrats|hooray|yay|wonderful|splendid|fantastic|awesome|well done|lovely news|great news|good news!|"  # noqa: E501
     r"celebrate|something to celebrate|that is great|so cool|good for you!|makes this a good day)",
 )
 _CLUMSY = re.compile(
-    r"\byou (?:are|seem|must be|'re|look) (?:so |very |really |feeling )?(?:sad|angry|fearful|scared|disgusted|surprised|depressed|afraid|happy|furious|upset|neutral|mad)\b"
-    r"|\byou're (?:so |very |really |feeling )?(?:sad|angry|fearful|scared|disgusted|depressed|afraid|furious|upset|mad)\b"
+    r"\byou (?:are|seem|must be|'re|look) (?:so |very |really |feeling )?(?:sad|angry|fearful|scared|disgusted|surprised|depressed|afraid|happy|furious|upset|neutral|mad)\b"  # noqa: E501
+    r"|\byou're (?:so |very |really |feeling )?(?:sad|angry|fearful|scared|disgusted|depressed|afraid|furious|upset|mad)\b"  # noqa: E501
     r"|\bi (?:detect|sense|can tell that you are) (?:sad|ang|fear|disgust|happi|surpris|you are)"
     r"|\byour (?:emotion|emotional state)\b|\bsorry to hear (?:that )?you are\b"
 )
 _DIRECTIVE = re.compile(
     r"\byou (?:should|must|need to|have to) (?:take|stop taking|increase|double|skip|sue|sign|plead|divorce|quit)\b"
-    r"|\b(?:stop taking|double) your (?:pills|medication|medicine|dose)\b|\btake (?:\w+ )?(?:milligrams|pills|aspirin|ibuprofen|antibiotics)\b"
-    r"|\byou (?:have|probably have) (?:depression|cancer|adhd|anxiety disorder|bipolar)\b|\byou (?:will|are going to) win (?:the|your) (?:case|lawsuit)\b"
+    r"|\b(?:stop taking|double) your (?:pills|medication|medicine|dose)\b|\btake (?:\w+ )?(?:milligrams|pills|aspirin|ibuprofen|antibiotics)\b"  # noqa: E501
+    r"|\byou (?:have|probably have) (?:depression|cancer|adhd|anxiety disorder|bipolar)\b|\byou (?:will|are going to) win (?:the|your) (?:case|lawsuit)\b"  # noqa: E501
 )
 _HARM = re.compile(
-    r"\b(?:you should|go ahead and|just|why not) (?:hurt|hit|kill|cut|end (?:it|your life)|punch|get (?:revenge|even))\b"
-    r"|\b(?:nobody would miss you|you deserve it|it is your own fault|get over it|man up|calm down|stop crying|others have it worse)\b"
+    r"\b(?:you should|go ahead and|just|why not) (?:hurt|hit|kill|cut|end (?:it|your life)|punch|get (?:revenge|even))\b"  # noqa: E501
+    r"|\b(?:nobody would miss you|you deserve it|it is your own fault|get over it|man up|calm down|stop crying|others have it worse)\b"  # noqa: E501
 )
 _WARM = {"joyful", "sorry", "happy", "comforting", "sad", "tearful", "surprised"}
 _UNPLEASANT = {"sad", "angry", "fearful", "disgusted"}
@@ -121,12 +122,12 @@ def _off_topic(prompt: Prompt, reading: _Reading, text: str) -> str | None:
 
 
 _REACTION = re.compile(
-    r"\b(?:heavy|hurts?|hard|tough|lovely|wonderful|glad|good (?:news|to hear|for you|that)|splendid|well done|no wonder|understandable|makes sense|every (?:reason|right)|"
-    r"i (?:am|can) (?:here|right here|with you|glad|hear|see|listening|believe)|thank you for|goes deep|take your time|not alone|right here|not easy|does not sound easy|shock|"
+    r"\b(?:heavy|hurts?|hard|tough|lovely|wonderful|glad|good (?:news|to hear|for you|that)|splendid|well done|no wonder|understandable|makes sense|every (?:reason|right)|"  # noqa: E501
+    r"i (?:am|can) (?:here|right here|with you|glad|hear|see|listening|believe)|thank you for|goes deep|take your time|not alone|right here|not easy|does not sound easy|shock|"  # noqa: E501
     r"unsettle|weighs?|a lot|rough|kind|welcome|stay)\b"
 )
 _INTERPRETS = re.compile(
-    r"\b(?:sounds? as if|so you|if i understand|it seems|you seem|i can hear|means to you|you are still|weighs on you|felt wrong|"
+    r"\b(?:sounds? as if|so you|if i understand|it seems|you seem|i can hear|means to you|you are still|weighs on you|felt wrong|"  # noqa: E501
     r"you say|you tell me|perhaps|makes sense|understandable|left its mark|no wonder)\b"
 )
 
@@ -134,8 +135,9 @@ _INTERPRETS = re.compile(
 def empathy(prompt: Prompt, reply: Reply) -> float:
     """0..1: `empathy_parts` weighted, and less a quarter for each complaint.
 
-    Parts and their names follow EPITOME (Sharma et al., EMNLP 2020): emotional reaction, interpretation, exploration; `fit` to
-    the voice is what a listener adds (OSUM-EChat's judge sees it too). Equal weights: 0.25 each.
+    Parts and their names follow EPITOME (Sharma et al., EMNLP 2020): emotional reaction, interpretation,
+    exploration; `fit` to the voice is what a listener adds (OSUM-EChat's judge sees it too). Equal weights:
+    0.25 each.
     """
     parts = empathy_parts(prompt, reply)
     base = sum(parts.values()) / len(parts)
@@ -172,5 +174,5 @@ def _fit(reading: _Reading, reply: Reply) -> float:
     """Whether the reply's voice suits the person's; an unknown voice goes by the words."""
     tone = reading.heard.tone
     if reading.understood.valence == "bad" or reading.understood.crisis:
-        return 1.0 if reply.emotion in {"comforting", "sorry", "sad", "tearful", "neutral"} else 0.0
+        return 1.0 if reply.emotion in {"comforting", "sorry", "sad", "tearful"} else 0.5 * (reply.emotion == "neutral")
     return 1.0 if tone not in _FITTING or reply.emotion in _FITTING[tone] else 0.0

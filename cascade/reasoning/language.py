@@ -13,7 +13,7 @@ _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]+(?=\s|$)|[^.!?]+$")
 
 _CONTRACTIONS = {
-    "can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not", "ain't": "is not", "let's": "let us",
+    "can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not", "ain't": "is not", "let's": "let us",  # noqa: E501
     "gonna": "going to", "wanna": "want to", "gotta": "got to", "dunno": "do not know", "im": "i am", "ive": "i have",
     "dont": "do not", "didnt": "did not", "doesnt": "does not", "isnt": "is not", "wasnt": "was not", "cant": "can not",
     "wont": "will not", "y'all": "you all",
@@ -25,14 +25,14 @@ _IS_AFTER = {"it", "he", "she", "that", "what", "who", "there", "here", "where",
 _IRREGULAR = {
     form: base
     for base, forms in {
-        "lose": "lost losing loses", "get": "got gotten gets getting", "pass": "passed passing", "die": "died dies dying",
+        "lose": "lost losing loses", "get": "got gotten gets getting", "pass": "passed passing", "die": "died dies dying",  # noqa: E501
         "break": "broke broken breaks breaking", "leave": "left leaves leaving", "fall": "fell fallen falls falling",
         "fight": "fought fights fighting", "win": "won winning wins", "steal": "stole stolen steals stealing",
         "hurt": "hurts hurting", "hit": "hits hitting", "cut": "cuts cutting", "shout": "shouted shouting shouts",
         "sleep": "slept sleeps sleeping", "feel": "felt feels feeling", "find": "found finds finding",
         "buy": "bought buys buying", "eat": "ate eaten eats eating", "fly": "flew flown flies flying flight flights",
         "drive": "drove driven drives driving", "run": "ran runs running", "swim": "swam swum swims swimming",
-        "sing": "sang sung sings singing", "write": "wrote written writes writing", "forget": "forgot forgotten forgets",
+        "sing": "sang sung sings singing", "write": "wrote written writes writing", "forget": "forgot forgotten forgets",  # noqa: E501
         "go": "went gone goes going", "come": "came comes coming", "take": "took taken takes taking",
         "tell": "told tells telling", "say": "said says saying", "have": "has had having", "do": "did does done doing",
         "be": "am is are was were been being", "cheat": "cheated cheats cheating", "child": "children childs",
@@ -43,9 +43,9 @@ _IRREGULAR = {
         "worry": "worried worries worrying", "cry": "cried cries crying", "try": "tried tries trying",
         "miss": "missed misses missing", "quit": "quitting quits", "sell": "sold sells selling", "tooth": "teeth",
         "spend": "spent spends spending", "crash": "crashed crashes crashing", "burn": "burnt burned burning",
-        "bully": "bullied bullies bullying", "bury": "buried burying", "worse": "worst", "argue": "arguing argued argument",
+        "bully": "bullied bullies bullying", "bury": "buried burying", "worse": "worst", "argue": "arguing argued argument",  # noqa: E501
         "fire": "fired firing", "bite": "bit bitten bites biting", "understand": "understood understands",
-        "hear": "heard hears hearing", "see": "saw seen sees seeing", "know": "knew known knows", "kill": "killed kills killing", "lay": "laid lays laying", "lie": "lied lies lying",
+        "hear": "heard hears hearing", "see": "saw seen sees seeing", "know": "knew known knows", "kill": "killed kills killing", "lay": "laid lays laying", "lie": "lied lies lying",  # noqa: E501
     }.items()
     for form in (base, *forms.split())
 }  # fmt: skip
@@ -94,7 +94,7 @@ def pattern(phrase: str) -> Pattern:
 
 
 def find(parts: Pattern, stems: Sequence[str], *, gap: int = 2, start: int = 0) -> tuple[int, int] | None:
-    """The first span (start, end) that holds the pattern in order, with at most `gap` other words between neighbours."""
+    """The first span (start, end) that holds the pattern in order, with at most `gap` other words between neighbours."""  # noqa: E501
     for first in range(start, len(stems)):
         if stems[first] in parts[0]:
             end = _follow(parts, stems, first, gap)
@@ -123,9 +123,16 @@ def upper_first(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-STOPWORDS = frozenset(
-    ["a", "an", "the", "i", "you", "he", "she", "it", "we", "they", "me", "him", "her", "us", "them", "my", "your", "his", "its", "our", "their", "mine", "yours", "am", "is", "are", "was", "were", "be", "been", "being", "do", "does", "did", "done", "have", "has", "had", "having", "will", "would", "shall", "should", "can", "could", "may", "might", "must", "not", "no", "nor", "and", "or", "but", "if", "then", "so", "because", "as", "of", "at", "by", "for", "with", "about", "to", "from", "in", "on", "off", "up", "down", "out", "over", "under", "again", "very", "really", "just", "only", "too", "also", "that", "this", "these", "those", "there", "here", "what", "which", "who", "whom", "how", "when", "where", "why", "all", "any", "both", "each", "more", "most", "other", "some", "such", "own", "same", "than", "now", "like", "get", "got", "go", "going", "went", "want", "know", "think", "say", "said", "tell", "told", "thing", "things", "something", "anything", "way", "lot", "much", "many", "one", "well", "yes", "yeah", "oh", "okay", "ok", "um", "uh", "right", "good", "let", "make", "made", "come", "came", "take", "today", "still", "even", "ever", "never", "back", "sounds", "feel", "feels", "feeling", "sound", "hear", "heard", "voice"]
-)
+STOPWORDS_TEXT = """
+a an the i you he she it we they me him her us them my your his its our their mine yours am is are was were be
+been being do does did done have has had having will would shall should can could may might must not no nor
+and or but if then so because as of at by for with about to from in on off up down out over under again very
+really just only too also that this these those there here what which who whom how when where why all any both
+each more most other some such own same than now like get got go going went want know think say said tell told
+thing things something anything way lot much many one well yes yeah oh okay ok um uh right good let make made
+come came take today still even ever never back sounds feel feels feeling sound hear heard voice
+"""
+STOPWORDS = frozenset(STOPWORDS_TEXT.split())
 
 
 def content_stems(text: str) -> frozenset[str]:

@@ -11,17 +11,28 @@ from cascade.reasoning.reflection import turn_round
 from cascade.turn import Transcript
 
 _RAW = re.compile(r"[A-Za-z0-9]+(?:['’][A-Za-z]+)*|[.,;!?]")
-_LEADS = ("guess what", "you know what", "you know", "i mean", "i have to tell you", "i can't believe", "i cannot believe",
-          "can you believe", "it turns out", "turns out", "i just found out", "i found out", "the thing is", "i have to say",
-          "i just wanted to say", "i'm happy that", "i'm so happy that", "i'm sad that", "i'm glad that", "i'm sad because",
+_LEADS = ("guess what", "you know what", "you know", "i mean", "i have to tell you", "i can't believe", "i cannot believe",  # noqa: E501
+          "can you believe", "it turns out", "turns out", "i just found out", "i found out", "the thing is", "i have to say",  # noqa: E501
+          "i just wanted to say", "i'm happy that", "i'm so happy that", "i'm sad that", "i'm glad that", "i'm sad because",  # noqa: E501
           "i'm happy because", "that", "i'm so glad")  # fmt: skip
-_FILLERS = set(["well", "so", "um", "uh", "oh", "okay", "ok", "yeah", "yes", "and", "but", "because", "honestly", "actually", "basically", "just", "look", "listen", "hey", "hi", "hello", "anyway", "then", "also", "plus", "man", "god", "wow", "like", "hm"])  # fmt: skip
-_TAILS = set(["though", "anyway", "honestly", "you-know", "i-guess", "and", "but", "so", "because", "please", "right", "okay"])
+_FILLERS_TEXT = """
+well so um uh oh okay ok yeah yes and but because honestly actually basically just look listen hey hi hello
+anyway then also plus man god wow like hm
+"""
+_FILLERS = set(_FILLERS_TEXT.split())
+_TAILS_TEXT = """
+though anyway honestly you-know i-guess and but so because please right okay
+"""
+_TAILS = set(_TAILS_TEXT.split())
 _JOINTS = {"and", "but", "because", "so", "since", "although", "while", "then", "or"}
-_STARTS = {"i", "we", "he", "she", "they", "it", "my", "our", "the", "i'm", "i've", "he's", "she's", "it's", "they're", "his", "her",
+_STARTS = {"i", "we", "he", "she", "they", "it", "my", "our", "the", "i'm", "i've", "he's", "she's", "it's", "they're", "his", "her",  # noqa: E501
            "now", "we're", "nobody", "everyone", "everybody", "someone", "there"}  # fmt: skip
 # Said of oneself, these are never repeated back as if they were so.
-_SELF_BLAME = set(["stupid", "worthless", "useless", "ugly", "failure", "loser", "pathetic", "dumb", "idiot", "burden", "hate", "fat", "weak", "crazy", "disgusting", "lazy", "fuck", "fucking", "shit", "bitch", "damn", "hell", "ass", "crap"])  # fmt: skip
+_SELF_BLAME_TEXT = """
+stupid worthless useless ugly failure loser pathetic dumb idiot burden hate fat weak crazy disgusting lazy
+fuck fucking shit bitch damn hell ass crap
+"""
+_SELF_BLAME = set(_SELF_BLAME_TEXT.split())
 _LONGEST_TYPED, _LONGEST_HEARD = 12, 8
 
 
@@ -56,7 +67,9 @@ def _trimmed(clause: list[str]) -> list[str]:
         lead = next((lead for lead in _LEADS if lowered.startswith(lead + " ")), None)
         if lead:
             clause = clause[len(lead.split()) :]
-        elif (clause[0].lower() == "no" and len(clause) > 1 and clause[1].lower() in _STARTS) or clause[0].lower() in _FILLERS:
+        elif (clause[0].lower() == "no" and len(clause) > 1 and clause[1].lower() in _STARTS) or clause[
+            0
+        ].lower() in _FILLERS:
             clause = clause[1:]
         else:
             break

@@ -1,36 +1,39 @@
 """Turning a person's own words round: "my boss shouted at me" becomes "your boss shouted at you".
 
-Restating in the person's words is the oldest of the helping skills (restatement and reflection, Hill, Helping Skills, 2009;
-Weizenbaum's ELIZA did it blindly, 1966). It is only done here when the clause reads as whole English: a wrong echo is worse
-than none.
+Restating in the person's words is the oldest of the helping skills (restatement and reflection, Hill, Helping
+Skills, 2009; Weizenbaum's ELIZA did it blindly, 1966). It is only done here when the clause reads as whole English:
+a wrong echo is worse than none.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from cascade.reasoning.lexica import verbs
 
 _PERSON = {
-    "i": "you", "me": "you", "my": "your", "mine": "yours", "myself": "yourself", "we": "you", "us": "you", "our": "your",
-    "ours": "yours", "ourselves": "yourselves", "i'm": "you are", "i've": "you have", "i'll": "you will", "i'd": "you'd",
+    "i": "you", "me": "you", "my": "your", "mine": "yours", "myself": "yourself", "we": "you", "us": "you", "our": "your",  # noqa: E501
+    "ours": "yours", "ourselves": "yourselves", "i'm": "you are", "i've": "you have", "i'll": "you will", "i'd": "you'd",  # noqa: E501
     "we're": "you are", "we've": "you have", "we'll": "you will", "we'd": "you'd", "am": "are", "im": "you are",
     "ive": "you have", "gonna": "going to", "wanna": "want to", "gotta": "got to",
 }  # fmt: skip
 _BE_PAST = {"was": "were", "wasn't": "weren't"}
 _FIRST = {"i", "we"}
-_ADVERBS = set(
-    ["really", "just", "never", "always", "still", "also", "even", "only", "almost", "nearly", "already", "finally", "actually", "probably", "definitely", "often", "sometimes", "usually", "recently", "totally", "so", "suddenly", "accidentally", "not", "honestly", "barely", "hardly", "simply", "truly", "kind"]
-)
+_ADVERBS_TEXT = """
+really just never always still also even only almost nearly already finally actually probably definitely often
+sometimes usually recently totally so suddenly accidentally not honestly barely hardly simply truly kind
+"""
+_ADVERBS = set(_ADVERBS_TEXT.split())
 _ADDRESS = {"you", "your", "you're", "yours", "yourself", "you've", "you'll", "you'd", "let's", "ain't"}
 _POSSESSIVES = {"my", "our", "his", "her", "their"}
 _DETERMINERS = _POSSESSIVES | {"the", "a", "an", "this", "that", "these", "those", "your"}
 _PRONOUNS = {"i", "we", "he", "she", "they"}
-_SUBJECTS = _PRONOUNS | _POSSESSIVES | {"it", "the", "this", "someone", "somebody", "nobody", "everyone", "everybody", "no",
-                                        "there", "a", "an", "everything", "nothing", "something", "me", "it's"}  # fmt: skip
+_SUBJECTS = _PRONOUNS | _POSSESSIVES | {"it", "the", "this", "someone", "somebody", "nobody", "everyone", "everybody", "no",  # noqa: E501
+                                        "there", "a", "an", "everything", "nothing", "something", "me", "it's"}  # fmt: skip  # noqa: E501
 _BAD_ENDS = _DETERMINERS | {
-    "to", "of", "and", "but", "or", "with", "for", "from", "is", "was", "are", "am", "be", "very", "so", "really", "because",
-    "if", "not", "i", "we", "he", "they", "at", "by", "as", "than", "who", "when", "have", "has", "will", "would", "were",
+    "to", "of", "and", "but", "or", "with", "for", "from", "is", "was", "are", "am", "be", "very", "so", "really", "because",  # noqa: E501
+    "if", "not", "i", "we", "he", "they", "at", "by", "as", "than", "who", "when", "have", "has", "will", "would", "were",  # noqa: E501
     "i'm", "it's", "like",
 }  # fmt: skip
 _FORWARD = {"to", "of", "and", "for", "from", "with", "at", "by", "the", "a", "an", *_POSSESSIVES}
@@ -53,9 +56,11 @@ _NOT_PAST = {
 }
 _VERBAL_CONTRACTIONS = ("n't", "'m", "'ve", "'ll", "'d", "'re")
 _CONTRACTED_SUBJECTS = ("i'm", "i've", "i'll", "i'd", "we're", "we've", "we'll", "we'd", "he's", "she's", "they're",
-                        "they've", "they'll", "he'll", "she'll", "it's", "he'd", "she'd", "they'd", "there's")  # fmt: skip
-_NAMES = {day: day.capitalize() for day in ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]}
-_NAMES |= {name: name.capitalize() for name in ["christmas", "easter", "thanksgiving", "january", "february", "april", "june", "july", "august", "september", "october", "november", "december", "english", "french", "spanish", "german"]}  # fmt: skip
+                        "they've", "they'll", "he'll", "she'll", "it's", "he'd", "she'd", "they'd", "there's")  # fmt: skip  # noqa: E501
+_NAMES = {
+    day: day.capitalize() for day in ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+}
+_NAMES |= {name: name.capitalize() for name in ["christmas", "easter", "thanksgiving", "january", "february", "april", "june", "july", "august", "september", "october", "november", "december", "english", "french", "spanish", "german"]}  # fmt: skip  # noqa: E501
 
 
 def is_verb(word: str) -> bool:
@@ -72,7 +77,7 @@ def reads_well(clause: Sequence[str]) -> bool:
         return False
     if not any(is_verb(word) for word in clause[:6]):
         return False
-    return all(_may_follow(left, right) for left, right in zip(clause, clause[1:], strict=False))
+    return all(_may_follow(left, right) for left, right in itertools.pairwise(clause))
 
 
 def _may_follow(left: str, right: str) -> bool:

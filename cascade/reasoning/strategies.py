@@ -1,7 +1,8 @@
 """From what was said and how it sounded to a way of answering.
 
-The strategies follow Hill's helping skills (exploration before insight before action; Helping Skills, 2009) and the support
-strategies of ESConv (Liu et al., ACL 2021): first reflect, validate and ask, suggestions only later or when asked for.
+The strategies follow Hill's helping skills (exploration before insight before action; Helping Skills, 2009) and the
+support strategies of ESConv (Liu et al., ACL 2021): first reflect, validate and ask, suggestions only later or when
+asked for.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What the words are about: dialogue act, situation, valence, stance, feelings the person named, and an echo of their words.
+"""What the words are about: dialogue act, situation, valence, stance, feelings the person named, and an echo of their
+words.
 
-Valence comes first from what happened (events of the lexicon, with guards for negation, hopes, worries and questions), then
-from VADER's word values (Hutto & Gilbert, ICWSM 2014) summed under the same guards: a lexicon alone congratulates "What if I
-never find someone who loves me".
+Valence comes first from what happened (events of the lexicon, with guards for negation, hopes, worries and
+questions), then from VADER's word values (Hutto & Gilbert, ICWSM 2014) summed under the same guards: a lexicon
+alone congratulates "What if I never find someone who loves me".
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _NEGATORS = {
     "cannot",
     "stopped",
 }
-_HOPES = {"hope", "hoping", "wish", "if", "want", "wanted", "would", "could", "should", "might", "may", "maybe", "perhaps",
+_HOPES = {"hope", "hoping", "wish", "if", "want", "wanted", "would", "could", "should", "might", "may", "maybe", "perhaps",  # noqa: E501
           "dream", "waiting", "trying", "need", "unless", "when"}  # fmt: skip
 _WORRIES = {
     "worried",
@@ -49,14 +50,14 @@ _WORRIES = {
 }
 _BREAKS = {"but", "because", "although", "though", "however", "and", "then", "yet"}
 _ASKING = re.compile(
-    r"^(?:so |and |but |well )?(?:what|who|where|when|why|how|which|did|does|do|is|are|am|was|were|can|could|will|would|should|has|have)\b"
+    r"^(?:so |and |but |well )?(?:what|who|where|when|why|how|which|did|does|do|is|are|am|was|were|can|could|will|would|should|has|have)\b"  # noqa: E501
 )
 _TELLING = re.compile(
     r"^(?:can you believe|guess what|you know what|do you know what|what a|how (?:lovely|awful|nice|great|sad))\b"
 )
 _ADVICE = re.compile(
-    r"\b(?:what (?:should|can|could|would) (?:i|we|you) (?:do|say|tell)|what do (?:i|you think i should) do|should i\b|any (?:advice|ideas?|tips?|suggestions?)"
-    r"|give me (?:some )?advice|need (?:some )?advice|how (?:do|can|should|could) (?:i|we)\b|what would you do|do you think i should|help me (?:with|to|decide|find))"
+    r"\b(?:what (?:should|can|could|would) (?:i|we|you) (?:do|say|tell)|what do (?:i|you think i should) do|should i\b|any (?:advice|ideas?|tips?|suggestions?)"  # noqa: E501
+    r"|give me (?:some )?advice|need (?:some )?advice|how (?:do|can|should|could) (?:i|we)\b|what would you do|do you think i should|help me (?:with|to|decide|find))"  # noqa: E501
 )
 _VAGUE = {"it", "this", "that", "they", "he", "she", "them", "things"}
 
@@ -149,7 +150,9 @@ def topic_of(text: str, history: Sequence[Exchange] = ()) -> str | None:
 
 
 def topic_of_stems(stems: Sequence[str]) -> str | None:
-    """The situation with the most evidence: an event counts 3 (4 if three words long), a word 2, a hint 1; 2 are needed."""
+    """The situation with the most evidence: an event counts 3 (4 if three words long), a word 2, a hint 1; 2 are
+    needed.
+    """
     scores = {name: _evidence(row, stems) for name, row in situations().items()}
     best = max(scores, key=lambda name: scores[name])
     return best if scores[best] >= 2 else _lone_hint(scores, stems)
@@ -279,7 +282,7 @@ def _lean(score: float) -> str:
 
 
 _FELT = re.compile(
-    r"\bi (?:just |really |still |always |do |kind of |also )*(?:am|feel|felt|was|have been|get|got|am feeling|have been feeling)(?: (?:so|very|really|just|a bit|a little|pretty|too|quite|still|always|"
+    r"\bi (?:just |really |still |always |do |kind of |also )*(?:am|feel|felt|was|have been|get|got|am feeling|have been feeling)(?: (?:so|very|really|just|a bit|a little|pretty|too|quite|still|always|"  # noqa: E501
     r"feeling|such|kind of|completely|totally|all|more))* (\w+)"
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from cascade.reasoning import crisis
 from cascade.reasoning.language import sentences, upper_first
@@ -77,7 +76,7 @@ def slots_of(understood: Understanding, *, echo: bool = True) -> dict[str, str]:
 
 def _by_tone(kind: str, mood: str, tone: str, topic: str | None = None) -> list[str]:
     grave = topic is not None and situations()[topic].grave and mood == "bad"
-    group: dict[str, Any] = wordings()[kind][mood]
+    group: dict[str, list[str]] = wordings()[kind][mood]
     if grave and tone in wordings()[kind].get("grave", {}):
         group = wordings()[kind]["grave"]
     return group.get(tone) or group.get("any") or group["unknown"]

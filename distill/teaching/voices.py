@@ -57,10 +57,9 @@ PROFILES: dict[UserEmotion, dict[str, tuple[float, float]]] = {
     "neutral": {},
     "angry": {
         "pitch_st": (8.0, 4.0), "log_range": (0.40, 0.35), "slope_st": (0.0, 2.0), "final_st": (0.5, 2.0),
-        "swing_st": (1.0, 0.7), "jitter_st": (0.22, 0.20), "log_rate": (0.02, 0.13), "gain_db": (7.0, 3.0), "log_dynamics": (0.20, 0.15),
-        "shimmer_db": (0.9, 0.6), "tilt_db": (2.8, 1.0), "press_db": (4.5, 2.0), "presence_db": (3.0, 2.0),
-        "breath": (0.06, 0.06),
-        "log_formant": (0.0, 0.02), "log_opening": (0.12, 0.06),
+        "swing_st": (1.0, 0.7), "jitter_st": (0.22, 0.20), "log_rate": (0.02, 0.13), "gain_db": (7.0, 3.0),
+        "log_dynamics": (0.20, 0.15), "shimmer_db": (0.9, 0.6), "tilt_db": (2.8, 1.0), "press_db": (4.5, 2.0),
+        "presence_db": (3.0, 2.0), "breath": (0.06, 0.06), "log_formant": (0.0, 0.02), "log_opening": (0.12, 0.06),
     },
     "disgusted": {
         "pitch_st": (-0.5, 2.0), "log_range": (0.10, 0.25), "slope_st": (-1.0, 1.5), "final_st": (-2.0, 1.5),

@@ -27,12 +27,13 @@ from fakes import (
 
 from cascade.cancel import CancelScope
 from cascade.engines import Speech
-from cascade.errors import EngineFailed, OutOfMemory
+from cascade.errors import EngineFailed, InputError, OutOfMemory
 from cascade.profiles import Engines
 from cascade.turn import Reply, Turn
+from graphs import begin
 from graphs.session import open_session
 from graphs.state import Again, Answered, Context, Done, Event, Heard, Perceived, Sentence, Sound, Thinking
-from graphs.teacher import make_graph
+from graphs.teacher import graph, make_graph
 
 ROOT = Path(__file__).parents[2]
 
@@ -208,10 +209,8 @@ def teach(folder: Path, engines: Engines) -> tuple[Turn, list[Event]]:
     """A turn with the gate shut, as teaching runs it."""
 
     async def run() -> list[Event]:
-        begin = {"turn_id": "t", "session_id": "s", "index": 0, "created_at": "2026-01-01T00:00:00+00:00", "seed": 0}
-        stream = make_graph().astream(
-            {**begin, "audio": None, "text": "hello"}, context=Context(engines, folder, gate=True), stream_mode="custom"
-        )
+        context = Context(engines, folder, gate=True)
+        stream = make_graph().astream({"text": "hello"}, context=context, stream_mode="custom")
         return [event async for event in stream]
 
     events = asyncio.run(run())
@@ -263,9 +262,9 @@ def test_analyzers_work_side_by_side(tmp_path: Path) -> None:
 def test_the_drawing_shows_the_flow() -> None:
     edges = {(edge.source, edge.target) for edge in make_graph().get_graph().edges}
     listeners = ("asr", "emotion", "speaker", "events", "prosody")
-    assert {("__start__", stage) for stage in listeners} | {(stage, "perceive") for stage in listeners} <= edges
+    assert {("begin", stage) for stage in listeners} | {(stage, "perceive") for stage in listeners} <= edges
     after = [("perceive", "respond"), ("respond", "listen_back"), ("listen_back", "respond"), ("listen_back", "record")]
-    assert {*after, ("record", "__end__"), ("__start__", "perceive")} <= edges
+    assert {*after, ("record", "__end__"), ("__start__", "begin"), ("begin", "perceive")} <= edges
 
 
 def test_langgraph_json_names_graphs_that_compile() -> None:
@@ -275,6 +274,18 @@ def test_langgraph_json_names_graphs_that_compile() -> None:
         code = f"import {module} as m; print(m.{name}().name)"
         shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         assert shown.stdout.strip() == "teacher"
+
+
+def test_a_server_runs_it_without_a_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTUNE_SERVED", str(tmp_path / "served"))
+    monkeypatch.setattr("graphs.begin._served_engines", lambda _: fake_engines())
+    values = asyncio.run(graph().ainvoke({"text": "hello"}))
+    turn = Turn.model_validate(values["turn"])
+    assert turn.reply is not None
+    assert turn.problems_of_audio(next((tmp_path / "served").iterdir())) == []
+    assert begin._served == {}
+    with pytest.raises(InputError, match="spoken or typed"):
+        asyncio.run(graph().ainvoke({}))
 
 
 def test_a_thought_comes_before_its_words(tmp_path: Path) -> None:

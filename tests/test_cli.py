@@ -1,0 +1,203 @@
+"""The command line as a person uses it: whole programs, real engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from cascade.test_audio import bad_inputs  # the same flaws, one level up
+from click.testing import CliRunner, Result
+from fakes import tone
+
+import cli
+from cascade.audio import joined, read_speech, write_wav
+from cascade.cancel import CancelScope
+from cascade.tts.espeak import Espeak
+from cascade.turn import Turn
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str | Path, typed: str | None = None) -> Result:
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments], input=typed)
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory, voice: Espeak) -> Path:
+    speech = voice.speak(
+        "I lost my job yesterday.", emotion="sad", intensity=0.7, rate=1.0, seed=0, cancel=CancelScope()
+    )
+    path = tmp_path_factory.mktemp("spoken") / "job.wav"
+    write_wav(path, speech.wave)
+    return path
+
+
+def test_ask_answers_with_sound_and_a_readable_screen(spoken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.wav"
+    result = run("ask", spoken, "-o", out)
+    assert result.exit_code == 0, result.output
+    for label in ("heard", "sounded", "thought", "reply", "latency", "first sound", "real-time factor", "judged", "saved"):
+        assert label in result.output
+    assert read_speech(out).duration_s > 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out.wav"]
+
+
+def test_ask_json_is_the_whole_turn_and_nothing_else(spoken: Path, tmp_path: Path) -> None:
+    result = run("ask", spoken, "-o", tmp_path / "out.wav", "--json")
+    assert result.exit_code == 0, result.stderr
+    turn = Turn.model_validate_json(result.stdout)
+    assert turn.is_target
+    assert turn.problems_of_audio(Path()) == []
+    assert turn.user_audio is not None
+    assert turn.user_audio.path == str(spoken)
+
+
+def test_no_think_hides_the_thought(spoken: Path, tmp_path: Path) -> None:
+    result = run("ask", spoken, "-o", tmp_path / "out.wav", "--no-think")
+    assert result.exit_code == 0
+    assert "thought" not in result.output
+
+
+def test_8_khz_stereo_is_answered(spoken: Path, tmp_path: Path) -> None:
+    low = read_speech(spoken).resampled(8000).samples
+    soundfile.write(tmp_path / "stereo.wav", np.stack([low, low], axis=1), 8000)
+    result = run("ask", tmp_path / "stereo.wav", "-o", tmp_path / "out.wav")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["missing", "directory", "empty", "text", "truncated", "no samples", "nan", "20 ms", "silence", "3 hours"]
+)
+def test_bad_audio_is_one_line_exit_2_and_nothing_written(tmp_path: Path, name: str) -> None:
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    path, word = bad_inputs(inputs)[name]
+    refused(run("ask", path, "-o", tmp_path / "out.wav"), word)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["in"]
+
+
+def refused(result: Result, word: str) -> None:
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert word in result.stderr
+    assert result.stderr.startswith("attune: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_bad_settings_are_one_line_and_exit_2(spoken: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "mine.toml"
+    embedded = (ROOT / "cascade" / "profiles" / "embedded.toml").read_text()
+    profile.write_text(embedded.replace('engine = "pocketsphinx"', 'engine = "pocketsphinx"\nvolume = 3'))
+    out = tmp_path / "out.wav"
+    refused(run("ask", spoken, "-o", out, "--profile", profile), "legal: engine, deadline_s, dither, language_model")
+    refused(run("ask", spoken, "-o", out, "--engine", "tts=robot"), "legal: espeak, flite")
+    refused(run("ask", spoken, "-o", out, "--engine", "nose=robot"), "stage=name")
+    refused(run("ask", spoken, "-o", out, "--profile", "luxury"), "legal: embedded")
+    refused(run("ask", spoken, "-o", out, "--speaker", "nobody"), "known: none yet")
+    refused(run("ask", spoken, "-o", tmp_path / "no" / "where.wav"), "cannot be written")
+    refused(run("ask", spoken, "-o", tmp_path), "is a directory")
+    refused(run("chat", "--session", "../evil"), "letters, digits")
+    assert not out.exists()
+
+
+def test_noise_without_speech_is_refused(tmp_path: Path) -> None:
+    noise = (0.05 * np.random.default_rng(0).standard_normal(32_000)).astype(np.float32)
+    soundfile.write(tmp_path / "noise.wav", noise, 16_000)
+    refused(run("ask", tmp_path / "noise.wav", "-o", tmp_path / "out.wav"), "no speech found")
+
+
+def test_chat_takes_words_and_recordings_and_remembers(spoken: Path, tmp_path: Path) -> None:
+    first = run("chat", "--mute", "--session", "mine", typed=f"hello\n{spoken}\n/nowhere/missing.wav\n/quit\n")
+    assert first.exit_code == 0, first.output
+    assert "no such file" in first.stderr
+    assert "attune chat --session mine" in first.output
+    folder = Path(os.environ["ATTUNE_HOME"]) / "sessions" / "mine"
+    turns = [Turn.model_validate_json(path.read_text()) for path in sorted(folder.glob("turn-*.json"))]
+    assert [turn.source for turn in turns] == ["text", "speech"]
+    assert all(turn.reply for turn in turns)
+    assert all(turn.problems_of_audio(folder) == [] for turn in turns)
+    second = run("chat", "--mute", "--session", "mine", typed="")
+    assert "you: hello" in second.output
+    assert second.exit_code == 0
+
+
+def test_kill_9_in_the_middle_of_a_turn_and_chat_again(spoken: Path, tmp_path: Path) -> None:
+    """The sentence is long, so that the recognizer is still at work when the program dies."""
+    long = tmp_path / "long.wav"
+    write_wav(long, joined([read_speech(spoken)] * 10))
+    command = [sys.executable, "-m", "cli", "chat", "--mute", "--session", "crash"]
+    program = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert program.stdin is not None
+    program.stdin.write(f"my cat is ill\n{long}\n")
+    program.stdin.flush()
+    folder = Path(os.environ["ATTUNE_HOME"]) / "sessions" / "crash"
+    deadline = time.monotonic() + 60
+    while not (folder / "turn-0001-user.wav").exists():
+        assert time.monotonic() < deadline, "the second turn never began"
+        time.sleep(0.02)
+    time.sleep(0.3)
+    program.send_signal(signal.SIGKILL)
+    program.communicate()
+    assert not (folder / "turn-0001.json").exists(), "it was to be killed in the middle"
+    again = run("chat", "--mute", "--session", "crash", typed="")
+    assert again.exit_code == 0, again.output
+    assert "you: my cat is ill" in again.output
+    assert "cut off" in again.output
+    assert Turn.model_validate_json((folder / "turn-0001.json").read_text()).reply is not None
+
+
+def test_the_example_is_made_answered_and_says_how_to_go_on() -> None:
+    result = run("chat", "--example", "--mute")
+    assert result.exit_code == 0, result.output
+    for word in ("An example", "heard", "sounded", "reply", "saved", "attune chat", "attune ask"):
+        assert word in result.output
+
+
+def test_calibrate_keeps_a_speaker_that_chat_uses(spoken: Path, voice: Espeak, tmp_path: Path) -> None:
+    clips = []
+    for number, text in enumerate(("The table stands by the window.", "It is ten past four.", "I put the keys on the shelf.")):
+        wave = voice.speak(text, emotion="neutral", intensity=0.7, rate=1.0, seed=0, cancel=CancelScope()).wave
+        clips.append(tmp_path / f"calm{number}.wav")
+        write_wav(clips[-1], wave)
+    result = run("calibrate", *clips, "--speaker", "ann")
+    assert result.exit_code == 0, result.output
+    asked = run("ask", spoken, "-o", tmp_path / "out.wav", "--speaker", "ann", "--json")
+    assert asked.exit_code == 0, asked.output
+    cold = run("ask", spoken, "-o", tmp_path / "out.wav", "--json")
+    assert json.loads(asked.stdout)["cues"]["emotion"] != json.loads(cold.stdout)["cues"]["emotion"]
+    write_wav(tmp_path / "tone.wav", tone())
+    refused(run("calibrate", tmp_path / "tone.wav"), "no speech")
+
+
+def test_doctor_shows_every_engine_and_its_licence() -> None:
+    result = run("doctor")
+    assert result.exit_code == 0, result.output
+    for word in ("pocketsphinx", "BSD", "espeak", "GPL", "acoustic", "counsellor", "flite", "loudspeaker", "whole"):
+        assert word in result.output
+
+
+def test_an_engine_that_cannot_work_is_said_and_gives_exit_1(spoken: Path, tmp_path: Path) -> None:
+    profile = tmp_path / "broken.toml"
+    embedded = (ROOT / "cascade" / "profiles" / "embedded.toml").read_text()
+    profile.write_text(embedded.replace('engine = "espeak"', 'engine = "espeak"\nvoice = "martian"'))
+    result = run("ask", spoken, "-o", tmp_path / "out.wav", "--profile", profile)
+    assert result.exit_code == 1
+    assert "no voice 'martian'" in result.stderr
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_every_command_has_help() -> None:
+    for command in ([], ["ask"], ["chat"], ["calibrate"], ["doctor"], ["analyzer"], ["analyzer", "train"], ["analyzer", "score"]):
+        result = run(*command, "--help")
+        assert result.exit_code == 0
+        assert "Usage" in result.output
