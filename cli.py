@@ -62,7 +62,9 @@ def main() -> None:
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options of every command that loads a profile."""
     for option in (
-        click.option("--engine", "swaps", multiple=True, metavar="STAGE=NAME", help="Use another engine for one stage."),
+        click.option(
+            "--engine", "swaps", multiple=True, metavar="STAGE=NAME", help="Use another engine for one stage."
+        ),
         click.option("--profile", default="embedded", show_default=True, help="Name of a profile, or a TOML file."),
     ):
         command = option(command)
@@ -71,7 +73,10 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def home_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
-        "--home", type=click.Path(path_type=Path), default=default_home, help="Where sessions and speakers are kept [$ATTUNE_HOME]."
+        "--home",
+        type=click.Path(path_type=Path),
+        default=default_home,
+        help="Where sessions and speakers are kept [$ATTUNE_HOME].",
     )(command)
 
 
@@ -88,7 +93,14 @@ def loaded_engines(profile: str, swaps: tuple[str, ...]) -> Iterator[Engines]:
 
 @main.command()
 @click.argument("wav", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("reply.wav"), show_default=True, help="The reply's WAV file.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("reply.wav"),
+    show_default=True,
+    help="The reply's WAV file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the whole turn as JSON.")
 @click.option("--no-think", is_flag=True, help="Do not show the thought.")
 @click.option("--speaker", help="Read the voice against this calibrated speaker.")
@@ -96,7 +108,15 @@ def loaded_engines(profile: str, swaps: tuple[str, ...]) -> Iterator[Engines]:
 @home_option
 @engine_options
 def ask(
-    wav: Path, output: Path, as_json: bool, no_think: bool, speaker: str | None, seed: int, home: Path, profile: str, swaps: tuple[str, ...]
+    wav: Path,
+    output: Path,
+    as_json: bool,
+    no_think: bool,
+    speaker: str | None,
+    seed: int,
+    home: Path,
+    profile: str,
+    swaps: tuple[str, ...],
 ) -> None:
     """Answer one spoken sentence: WAV in, WAV out."""
     from cascade.asr.voice_activity import read_turn
@@ -209,12 +229,16 @@ def doctor(profile: str, swaps: tuple[str, ...]) -> None:
     for finding in findings:
         mark = "●" if finding.chosen else "○"
         state = click.style("ok", fg="green") if finding.missing is None else click.style(finding.missing, fg="yellow")
-        click.echo(f"  {finding.stage:<10} {mark} {finding.name:<13} {finding.spec.about:<52} {finding.spec.licence:<22} {state}")
+        click.echo(
+            f"  {finding.stage:<10} {mark} {finding.name:<13} {finding.spec.about:<52} {finding.spec.licence:<22} {state}"
+        )
     click.echo()
     for device, why in devices().items():
         click.echo(f"  {device:<12} {why or 'ok'}")
     broken = [f"{finding.stage}={finding.name}" for finding in findings if finding.chosen and finding.missing]
-    click.echo(f"\n{'Not whole: ' + ', '.join(broken) if broken else 'The profile is whole: every stage can run here.'}")
+    click.echo(
+        f"\n{'Not whole: ' + ', '.join(broken) if broken else 'The profile is whole: every stage can run here.'}"
+    )
     sys.exit(FAILED if broken else 0)
 
 

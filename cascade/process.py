@@ -49,7 +49,9 @@ class WorkerProcess:
         with self._lock:
             self._running()
 
-    def ask(self, request: dict[str, Any], payload: bytes = b"", *, cancel: CancelScope) -> tuple[dict[str, Any], bytes]:
+    def ask(
+        self, request: dict[str, Any], payload: bytes = b"", *, cancel: CancelScope
+    ) -> tuple[dict[str, Any], bytes]:
         """Send a request, wait for its response. Raises EngineFailed, EngineTimeout, Cancelled."""
         with self._lock:
             for _ in range(TRIES):
@@ -102,7 +104,7 @@ class WorkerProcess:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._kill()
-            self._errors = tempfile.TemporaryFile()
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,

@@ -165,7 +165,9 @@ class Cues(Record):
 
     def merged(self, other: Cues) -> Cues:
         """Both together; where both have a part, this one's stays."""
-        return Cues(**{k: mine if (mine := getattr(self, k)) is not None else getattr(other, k) for k in Cues.model_fields})
+        return Cues(
+            **{k: mine if (mine := getattr(self, k)) is not None else getattr(other, k) for k in Cues.model_fields}
+        )
 
 
 class Thought(Record):
@@ -188,7 +190,12 @@ class Thought(Record):
         events = "unknown" if self.events is None else "+".join(self.events) or "none"
         cues = "".join(
             f"<{name}>{value or 'unknown'}"
-            for name, value in (("age", self.age), ("gender", self.gender), ("emotion", self.emotion), ("event", events))
+            for name, value in (
+                ("age", self.age),
+                ("gender", self.gender),
+                ("emotion", self.emotion),
+                ("event", events),
+            )
         )
         return f"<heard>{self.heard}{cues}<strategy>{self.strategy}<reply>{self.reply_emotion}"
 
@@ -306,4 +313,6 @@ class Turn(Record):
         from cascade.audio import problems_of_ref
 
         refs = {"user_audio": self.user_audio, "reply_audio": self.reply_audio}
-        return [f"{name}: {why}" for name, ref in refs.items() if ref is not None for why in problems_of_ref(ref, folder)]
+        return [
+            f"{name}: {why}" for name, ref in refs.items() if ref is not None for why in problems_of_ref(ref, folder)
+        ]

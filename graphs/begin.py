@@ -26,7 +26,7 @@ async def begin(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     context = runtime.context or _served_context(turn_id)
     text, wav = state.get("text"), state.get("wav")
     if wav is not None:
-        context.user_speech = read_turn(wav)
+        context.user_speech = read_turn(Path(wav))
     if (context.user_speech is None) == (text is None):
         raise InputError("a turn is spoken or typed: give `wav`, the path of a recording, or `text`")
     index = state.get("index", -1) + 1

@@ -5,28 +5,30 @@ A stage that fails or is late leaves its cues unknown; the turn goes on.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from langgraph.runtime import Runtime
 
 from cascade.audio import Waveform, read_speech
 from cascade.cancel import CancelScope
-from cascade.turn import AgeCue, Cues, EmotionCue, EventsCue, GenderCue, Stage, Transcript
+from cascade.turn import AgeCue, Cues, EmotionCue, EventsCue, GenderCue, Transcript
 from graphs.begin import context_of
 from graphs.respond import baseline_of
-from graphs.state import Context, Heard, Perceived, State, stage_record
+from graphs.state import Context, Heard, Listening, Perceived, State, stage_record
 
-ANALYZERS: tuple[Stage, ...] = ("emotion", "speaker", "events", "prosody")
-PERCEPTION: tuple[Stage, ...] = ("asr", *ANALYZERS)
+ANALYZERS: tuple[Listening, ...] = ("emotion", "speaker", "events", "prosody")
+PERCEPTION: tuple[Listening, ...] = ("asr", *ANALYZERS)
 # Which parts of Cues a stage is asked for: one engine may serve several.
-PARTS: dict[Stage, tuple[str, ...]] = {
+PARTS: dict[Listening, tuple[str, ...]] = {
     "emotion": ("emotion", "voice"),
     "speaker": ("age", "gender"),
     "events": ("events",),
     "prosody": ("prosody",),
 }
-Node = Callable[[State, Runtime[Context]], Awaitable[dict[str, Any]]]
+
+
+class Node(Protocol):
+    async def __call__(self, state: State, runtime: Runtime[Context]) -> dict[str, Any]: ...
 
 
 def user_speech(state: State, context: Context) -> Waveform:
@@ -52,7 +54,7 @@ async def asr(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     return {"asr": stage_record(outcome)}
 
 
-def analyzer(stage: Stage) -> Node:
+def analyzer(stage: Listening) -> Node:
     """The node of one analyzer stage."""
 
     async def analyze(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -73,12 +75,12 @@ def analyzer(stage: Stage) -> Node:
 
 async def perceive(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Fuse what the stages heard; what a stage did not tell is unknown, with the reason."""
+    transcript: Transcript | None
     if state["text"] is not None:
-        transcript, cues = Transcript(text=state["text"], confidence=1.0, engine="typed"), _unheard("typed, not spoken")
+        typed = Transcript(text=state["text"], confidence=1.0, engine="typed")
+        transcript, cues = typed, _unheard("typed, not spoken")
     else:
-        value = state["asr"]["value"]
-        transcript = Transcript.model_validate(value) if value else None
-        cues = _fused(state)
+        transcript, cues = _transcript(state), _fused(state)
     runtime.stream_writer(Perceived(transcript, cues))
     return {
         "transcript": transcript.model_dump(mode="json") if transcript else None,
@@ -86,10 +88,15 @@ async def perceive(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     }
 
 
+def _transcript(state: State) -> Transcript | None:
+    value = state["asr"]["value"]
+    return Transcript.model_validate(value) if value else None
+
+
 def _fused(state: State) -> Cues:
     cues = Cues()
     for stage in ANALYZERS:
-        record = state[stage]  # type: ignore[literal-required]
+        record = state[stage]
         if record["value"]:
             cues = cues.merged(Cues.model_validate(record["value"]))
     return cues.merged(_unheard("its stage failed"))
@@ -97,4 +104,6 @@ def _fused(state: State) -> Cues:
 
 def _unheard(reason: str) -> Cues:
     unknown: dict[str, Any] = {"engine": "none", "reason": reason}
-    return Cues(emotion=EmotionCue(**unknown), age=AgeCue(**unknown), gender=GenderCue(**unknown), events=EventsCue(**unknown))
+    return Cues(
+        emotion=EmotionCue(**unknown), age=AgeCue(**unknown), gender=GenderCue(**unknown), events=EventsCue(**unknown)
+    )

@@ -21,7 +21,6 @@ from cascade.turn import (
     Failure,
     Reply,
     Scores,
-    Stage,
     Thought,
     Timings,
     Transcript,
@@ -29,7 +28,7 @@ from cascade.turn import (
 )
 from graphs.begin import context_of, ended
 from graphs.perception import PERCEPTION
-from graphs.state import Again, Context, Done, State, stage_record
+from graphs.state import Again, Context, Done, Listening, State, stage_record
 
 
 async def listen_back(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
@@ -97,13 +96,13 @@ def turn_of(state: State, context: Context) -> Turn:
 
 def _timings(state: State) -> Timings:
     response, judging = state["respond"], state.get("judging")
-    stages = {stage: state[stage]["seconds"] for stage in _heard_stages(state)}  # type: ignore[literal-required]
+    stages = {stage: state[stage]["seconds"] for stage in _heard_stages(state)}
     stages |= response["stages_s"] | ({"judging": judging["seconds"]} if judging else {})
     return Timings(stages_s=stages, first_sound_s=response["first_sound_s"], total_s=response["total_s"])
 
 
 def _failures(state: State) -> list[Failure]:
-    heard = [state[stage]["failure"] for stage in _heard_stages(state)]  # type: ignore[literal-required]
+    heard = [state[stage]["failure"] for stage in _heard_stages(state)]
     judging = state.get("judging")
     found = [*heard, *state["respond"]["failures"], judging["failure"] if judging else None]
     failures = [Failure.model_validate(failure) for failure in found if failure]
@@ -113,7 +112,7 @@ def _failures(state: State) -> list[Failure]:
     return failures
 
 
-def _heard_stages(state: State) -> tuple[Stage, ...]:
+def _heard_stages(state: State) -> tuple[Listening, ...]:
     return PERCEPTION if state["text"] is None else ()
 
 

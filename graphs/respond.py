@@ -80,7 +80,10 @@ async def _think(prompt: Prompt, context: Context, items: asyncio.Queue[object],
     try:
         deadline_s = context.engines.deadline_s("reasoning")
         stream = context.runner.iterate(
-            "reasoning", lambda scope: reasoner.respond(prompt, cancel=scope), deadline_s=deadline_s, cancel=context.cancel
+            "reasoning",
+            lambda scope: reasoner.respond(prompt, cancel=scope),
+            deadline_s=deadline_s,
+            cancel=context.cancel,
         )
         async for item in stream:
             note_time()

@@ -30,7 +30,11 @@ def line(label: str, text: str, *, dim: bool = False) -> str:
     """One labelled paragraph, wrapped to the terminal, its continuation under its text."""
     width = min(shutil.get_terminal_size().columns, 100) - LABEL_WIDTH - 2
     wrapped = textwrap.wrap(text, max(width, 20)) or [""]
-    rows = [click.style(f"{label:>{LABEL_WIDTH}}", fg="cyan") + "  " + (click.style(wrapped[0], dim=True) if dim else wrapped[0])]
+    rows = [
+        click.style(f"{label:>{LABEL_WIDTH}}", fg="cyan")
+        + "  "
+        + (click.style(wrapped[0], dim=True) if dim else wrapped[0])
+    ]
     rows += [" " * (LABEL_WIDTH + 2) + (click.style(row, dim=True) if dim else row) for row in wrapped[1:]]
     return "\n".join(rows)
 
@@ -45,8 +49,14 @@ def bar(share: float) -> str:
 def heard(transcript: Transcript | None) -> str:
     if transcript is None:
         return line("heard", "nothing: the recognizer failed")
-    sure = "" if transcript.confidence is None or transcript.engine == "typed" else f"   ({transcript.confidence:.2f} sure)"
-    return line("heard", f"“{transcript.text}”{sure}" if transcript.text else "speech, but no word that could be recognised")
+    sure = (
+        ""
+        if transcript.confidence is None or transcript.engine == "typed"
+        else f"   ({transcript.confidence:.2f} sure)"
+    )
+    return line(
+        "heard", f"“{transcript.text}”{sure}" if transcript.text else "speech, but no word that could be recognised"
+    )
 
 
 def sounded(cues: Cues) -> Iterator[str]:
@@ -67,7 +77,9 @@ def _emotion(cue: Cue | None) -> Iterator[str]:
         yield line("sounded", f"emotion unknown{f' ({cue.reason})' if cue and cue.reason else ''}")
         return
     ranked = sorted(cue.probabilities.items(), key=lambda pair: -pair[1])
-    rows = [f"{name:<10}{bar(share)} {share:.2f}" for name, share in ranked if share >= SHOWN_SHARE] or ["no emotion stands out"]
+    rows = [f"{name:<10}{bar(share)} {share:.2f}" for name, share in ranked if share >= SHOWN_SHARE] or [
+        "no emotion stands out"
+    ]
     if cue.label is None:
         rows[0] += f"   unknown: below {cue.threshold:.2f}"
     for index, row in enumerate(rows):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiosqlite
 from langchain_core.runnables import RunnableConfig
@@ -24,8 +24,8 @@ from cascade.errors import InputError
 from cascade.profiles import Engines
 from cascade.turn import Baseline, Exchange, Turn
 from graphs.record import exchange_of, write_turn
-from graphs.state import Context, Event, InputState
 from graphs.stages import StageRunner
+from graphs.state import Context, Event, InputState
 from graphs.teacher import TeacherGraph, make_graph
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -35,7 +35,9 @@ DATABASE = "sessions.sqlite"
 def check_session_id(session_id: str) -> str:
     """Raises InputError unless the id is safe as a folder's name."""
     if not SESSION_ID.fullmatch(session_id):
-        raise InputError(f"session {session_id!r}: use 1 to 64 letters, digits, dots, dashes, underscores; a letter or digit first")
+        raise InputError(
+            f"session {session_id!r}: use 1 to 64 letters, digits, dots, dashes, underscores; a letter or digit first"
+        )
     return session_id
 
 
@@ -109,7 +111,7 @@ class Session:
     async def _stream(self, begin: Any, context: Context) -> AsyncIterator[Event]:
         stream = self._graph.astream(begin, self._config, context=context, stream_mode="custom")
         async for event in stream:
-            yield event
+            yield cast(Event, event)
 
 
 @asynccontextmanager

@@ -70,7 +70,9 @@ class StageRunner:
             raise Cancelled
         raise EngineTimeout(f"no answer within {seconds:.0f} s")
 
-    async def iterate(self, stage: Stage, make: Callable[[CancelScope], Iterator[T]], *, deadline_s: float, cancel: CancelScope) -> AsyncIterator[T]:
+    async def iterate(
+        self, stage: Stage, make: Callable[[CancelScope], Iterator[T]], *, deadline_s: float, cancel: CancelScope
+    ) -> AsyncIterator[T]:
         """Items of a generator that works in a thread, as they come. Raises EngineError, Cancelled."""
         scope = CancelScope(cancel)
         iterator = make(scope)

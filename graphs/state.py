@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
@@ -17,6 +17,9 @@ from cascade.engines import Speech
 from cascade.profiles import Engines
 from cascade.turn import AudioRef, Cues, Failure, Stage, Thought, Transcript, Turn
 from graphs.stages import Outcome, StageRunner
+
+# The stages of perception: each writes the key of its own name.
+Listening = Literal["asr", "emotion", "speaker", "events", "prosody"]
 
 
 class InputState(TypedDict, total=False):

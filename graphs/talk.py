@@ -73,11 +73,8 @@ def heard_text(sounds: list[Sound], heard_s: float) -> str:
 
 def _words_within(sound: Sound, count: int, heard_s: float) -> int:
     times = sound.speech.words
-    if times:
-        share = sum(word.end_s <= heard_s for word in times) / len(times)
-    else:
-        share = heard_s / sound.speech.wave.duration_s
-    return int(share * count)
+    timed = sum(word.end_s <= heard_s for word in times) / len(times) if times else None
+    return int(count * (heard_s / sound.speech.wave.duration_s if timed is None else timed))
 
 
 def _with_gap(wave: Waveform) -> Waveform:

@@ -81,7 +81,9 @@ class FakeReasoner(Scripted):
 class FakeSynthesizer(Scripted):
     """Without answers of its own it speaks a tone of 0.1 s a word, with word times."""
 
-    def speak(self, text: str, *, emotion: str, intensity: float, rate: float, seed: int, cancel: CancelScope) -> Speech:
+    def speak(
+        self, text: str, *, emotion: str, intensity: float, rate: float, seed: int, cancel: CancelScope
+    ) -> Speech:
         if self.answers:
             return self.next((text, emotion), cancel)
         self.asked.append((text, emotion))

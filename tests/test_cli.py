@@ -44,7 +44,17 @@ def test_ask_answers_with_sound_and_a_readable_screen(spoken: Path, tmp_path: Pa
     out = tmp_path / "out.wav"
     result = run("ask", spoken, "-o", out)
     assert result.exit_code == 0, result.output
-    for label in ("heard", "sounded", "thought", "reply", "latency", "first sound", "real-time factor", "judged", "saved"):
+    for label in (
+        "heard",
+        "sounded",
+        "thought",
+        "reply",
+        "latency",
+        "first sound",
+        "real-time factor",
+        "judged",
+        "saved",
+    ):
         assert label in result.output
     assert read_speech(out).duration_s > 1
     assert [path.name for path in tmp_path.iterdir()] == ["out.wav"]
@@ -165,7 +175,9 @@ def test_the_example_is_made_answered_and_says_how_to_go_on() -> None:
 
 def test_calibrate_keeps_a_speaker_that_chat_uses(spoken: Path, voice: Espeak, tmp_path: Path) -> None:
     clips = []
-    for number, text in enumerate(("The table stands by the window.", "It is ten past four.", "I put the keys on the shelf.")):
+    for number, text in enumerate(
+        ("The table stands by the window.", "It is ten past four.", "I put the keys on the shelf.")
+    ):
         wave = voice.speak(text, emotion="neutral", intensity=0.7, rate=1.0, seed=0, cancel=CancelScope()).wave
         clips.append(tmp_path / f"calm{number}.wav")
         write_wav(clips[-1], wave)
@@ -197,7 +209,16 @@ def test_an_engine_that_cannot_work_is_said_and_gives_exit_1(spoken: Path, tmp_p
 
 
 def test_every_command_has_help() -> None:
-    for command in ([], ["ask"], ["chat"], ["calibrate"], ["doctor"], ["analyzer"], ["analyzer", "train"], ["analyzer", "score"]):
+    for command in (
+        [],
+        ["ask"],
+        ["chat"],
+        ["calibrate"],
+        ["doctor"],
+        ["analyzer"],
+        ["analyzer", "train"],
+        ["analyzer", "score"],
+    ):
         result = run(*command, "--help")
         assert result.exit_code == 0
         assert "Usage" in result.output

@@ -69,7 +69,9 @@ def test_the_readme_shows_the_tree_that_is_there() -> None:
         assert (ROOT / name).exists(), f"README names {name}, which is not there"
     shown = {line.split()[0].rstrip("/") for line in tree.group(1).splitlines()}
     rooms = {f"{package}" for package in PACKAGES} | {
-        str(path.relative_to(ROOT)) for path in (ROOT / "cascade").iterdir() if path.is_dir() and path.name != "__pycache__"
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "cascade").iterdir()
+        if path.is_dir() and path.name != "__pycache__"
     }
     assert rooms <= shown, f"README leaves out {rooms - shown}"
 
@@ -79,7 +81,12 @@ def test_data_files_are_installed() -> None:
     import tomllib
 
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    listed = {path for package, patterns in settings.items() for pattern in patterns for path in (ROOT / package).glob(pattern)}
+    listed = {
+        path
+        for package, patterns in settings.items()
+        for pattern in patterns
+        for path in (ROOT / package).glob(pattern)
+    }
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
             if path.is_file() and path.suffix not in (".py", ".pyc"):

@@ -32,7 +32,8 @@ def arpa_from_text(text: str, path: Path) -> Path:
     usable = [words for words in sentences if set(words) <= known_words()]
     if not usable:
         lacking = sorted({word for words in sentences for word in words} - known_words())
-        raise ConfigError(f"language model: no usable sentence in the text; not in the dictionary: {', '.join(lacking[:5]) or 'no words at all'}")
+        rare = ", ".join(lacking[:5]) or "no words at all"
+        raise ConfigError(f"language model: no usable sentence in the text; not in the dictionary: {rare}")
     model = ArpaBoLM(text="\n".join(" ".join(words) for words in usable), add_start=True)
     model.compute()
     with path.open("w", encoding="utf-8") as file:

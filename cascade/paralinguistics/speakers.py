@@ -17,7 +17,9 @@ DEFAULT = "me"
 def speaker_path(home: Path, name: str) -> Path:
     """Raises InputError unless the name is safe as a file's name."""
     if not NAME.fullmatch(name):
-        raise InputError(f"speaker {name!r}: use 1 to 64 letters, digits, dots, dashes, underscores; a letter or digit first")
+        raise InputError(
+            f"speaker {name!r}: use 1 to 64 letters, digits, dots, dashes, underscores; a letter or digit first"
+        )
     return home / "speakers" / f"{name}.json"
 
 
@@ -39,7 +41,9 @@ def load_speaker(home: Path, name: str) -> Baseline:
     path = speaker_path(home, name)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.json"))) or "none yet"
-        raise InputError(f"speaker {name!r} is not calibrated; known: {known}. Calibrate: attune calibrate --speaker {name} A.wav B.wav C.wav")
+        raise InputError(
+            f"speaker {name!r} is not calibrated; known: {known}; do: attune calibrate A.wav B.wav C.wav --speaker {name}"
+        )
     try:
         return Baseline.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:

@@ -19,7 +19,9 @@ class Unknown:
 
     def analyze(self, speech: Waveform, *, baseline: Baseline | None, cancel: CancelScope) -> Cues:
         blank = {"engine": "unknown", "reason": REASON}
-        return Cues(emotion=EmotionCue(**blank), age=AgeCue(**blank), gender=GenderCue(**blank), events=EventsCue(**blank))
+        return Cues(
+            emotion=EmotionCue(**blank), age=AgeCue(**blank), gender=GenderCue(**blank), events=EventsCue(**blank)
+        )
 
 
 def missing() -> str | None:

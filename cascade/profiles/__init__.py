@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cascade.engines import load_engine, parse_options, spec
 from cascade.errors import ConfigError
@@ -68,7 +68,7 @@ def _stages(path: Path) -> dict[Stage, StageConfig]:
 
 def _stage(path: Path, stage: Stage, table: Any) -> StageConfig:
     if not isinstance(table, dict) or not isinstance(table.get("engine"), str):
-        raise ConfigError(f"{path}: [{stage}] needs `engine = \"…\"`")
+        raise ConfigError(f'{path}: [{stage}] needs `engine = "…"`')
     options = dict(table)
     engine, deadline_s = options.pop("engine"), options.pop("deadline_s", DEADLINE_S)
     spec(stage, engine)
@@ -81,8 +81,8 @@ def _swapped(profile: Profile, swap: str) -> Profile:
     stage, equals, engine = swap.partition("=")
     if not equals or stage not in STAGES:
         raise ConfigError(f"--engine {swap!r}: give stage=name with a stage of {', '.join(STAGES)}")
-    spec(cast(Stage, stage), engine)
-    return replace(profile, stages={**profile.stages, cast(Stage, stage): StageConfig(engine)})
+    spec(stage, engine)
+    return replace(profile, stages={**profile.stages, stage: StageConfig(engine)})
 
 
 @dataclass(frozen=True)

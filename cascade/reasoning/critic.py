@@ -21,12 +21,12 @@ from cascade.turn import Reply
 MAX_SENTENCES, MAX_WORDS = 3, 60
 
 _CELEBRATES = re.compile(
-    r"\b(?:congratulations|congrats|hooray|yay|wonderful|splendid|fantastic|awesome|well done|lovely news|great news|good news!|"  # noqa: E501
+    r"\b(?:congratulations|congrats|hooray|yay|wonderful|splendid|fantastic|awesome|well done|lovely news|great news|good news!|"
     r"celebrate|something to celebrate|that is great|so cool|good for you!|makes this a good day)",
 )
 _CLUMSY = re.compile(
     r"\byou (?:are|seem|must be|'re|look) (?:so |very |really |feeling )?(?:sad|angry|fearful|scared|disgusted|surprised|depressed|afraid|happy|furious|upset|neutral|mad)\b"  # noqa: E501
-    r"|\byou're (?:so |very |really |feeling )?(?:sad|angry|fearful|scared|disgusted|depressed|afraid|furious|upset|mad)\b"  # noqa: E501
+    r"|\byou're (?:so |very |really |feeling )?(?:sad|angry|fearful|scared|disgusted|depressed|afraid|furious|upset|mad)\b"
     r"|\bi (?:detect|sense|can tell that you are) (?:sad|ang|fear|disgust|happi|surpris|you are)"
     r"|\byour (?:emotion|emotional state)\b|\bsorry to hear (?:that )?you are\b"
 )
@@ -36,7 +36,7 @@ _DIRECTIVE = re.compile(
     r"|\byou (?:have|probably have) (?:depression|cancer|adhd|anxiety disorder|bipolar)\b|\byou (?:will|are going to) win (?:the|your) (?:case|lawsuit)\b"  # noqa: E501
 )
 _HARM = re.compile(
-    r"\b(?:you should|go ahead and|just|why not) (?:hurt|hit|kill|cut|end (?:it|your life)|punch|get (?:revenge|even))\b"  # noqa: E501
+    r"\b(?:you should|go ahead and|just|why not) (?:hurt|hit|kill|cut|end (?:it|your life)|punch|get (?:revenge|even))\b"
     r"|\b(?:nobody would miss you|you deserve it|it is your own fault|get over it|man up|calm down|stop crying|others have it worse)\b"  # noqa: E501
 )
 _WARM = {"joyful", "sorry", "happy", "comforting", "sad", "tearful", "surprised"}
@@ -127,7 +127,7 @@ _REACTION = re.compile(
     r"unsettle|weighs?|a lot|rough|kind|welcome|stay)\b"
 )
 _INTERPRETS = re.compile(
-    r"\b(?:sounds? as if|so you|if i understand|it seems|you seem|i can hear|means to you|you are still|weighs on you|felt wrong|"  # noqa: E501
+    r"\b(?:sounds? as if|so you|if i understand|it seems|you seem|i can hear|means to you|you are still|weighs on you|felt wrong|"
     r"you say|you tell me|perhaps|makes sense|understandable|left its mark|no wonder)\b"
 )
 

@@ -13,7 +13,7 @@ _WORD = re.compile(r"[a-z0-9]+(?:'[a-z]+)*")
 _SENTENCE = re.compile(r"[^.!?]+[.!?]+(?=\s|$)|[^.!?]+$")
 
 _CONTRACTIONS = {
-    "can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not", "ain't": "is not", "let's": "let us",  # noqa: E501
+    "can't": "can not", "cannot": "can not", "won't": "will not", "shan't": "shall not", "ain't": "is not", "let's": "let us",
     "gonna": "going to", "wanna": "want to", "gotta": "got to", "dunno": "do not know", "im": "i am", "ive": "i have",
     "dont": "do not", "didnt": "did not", "doesnt": "does not", "isnt": "is not", "wasnt": "was not", "cant": "can not",
     "wont": "will not", "y'all": "you all",
@@ -25,14 +25,14 @@ _IS_AFTER = {"it", "he", "she", "that", "what", "who", "there", "here", "where",
 _IRREGULAR = {
     form: base
     for base, forms in {
-        "lose": "lost losing loses", "get": "got gotten gets getting", "pass": "passed passing", "die": "died dies dying",  # noqa: E501
+        "lose": "lost losing loses", "get": "got gotten gets getting", "pass": "passed passing", "die": "died dies dying",
         "break": "broke broken breaks breaking", "leave": "left leaves leaving", "fall": "fell fallen falls falling",
         "fight": "fought fights fighting", "win": "won winning wins", "steal": "stole stolen steals stealing",
         "hurt": "hurts hurting", "hit": "hits hitting", "cut": "cuts cutting", "shout": "shouted shouting shouts",
         "sleep": "slept sleeps sleeping", "feel": "felt feels feeling", "find": "found finds finding",
         "buy": "bought buys buying", "eat": "ate eaten eats eating", "fly": "flew flown flies flying flight flights",
         "drive": "drove driven drives driving", "run": "ran runs running", "swim": "swam swum swims swimming",
-        "sing": "sang sung sings singing", "write": "wrote written writes writing", "forget": "forgot forgotten forgets",  # noqa: E501
+        "sing": "sang sung sings singing", "write": "wrote written writes writing", "forget": "forgot forgotten forgets",
         "go": "went gone goes going", "come": "came comes coming", "take": "took taken takes taking",
         "tell": "told tells telling", "say": "said says saying", "have": "has had having", "do": "did does done doing",
         "be": "am is are was were been being", "cheat": "cheated cheats cheating", "child": "children childs",
@@ -43,7 +43,7 @@ _IRREGULAR = {
         "worry": "worried worries worrying", "cry": "cried cries crying", "try": "tried tries trying",
         "miss": "missed misses missing", "quit": "quitting quits", "sell": "sold sells selling", "tooth": "teeth",
         "spend": "spent spends spending", "crash": "crashed crashes crashing", "burn": "burnt burned burning",
-        "bully": "bullied bullies bullying", "bury": "buried burying", "worse": "worst", "argue": "arguing argued argument",  # noqa: E501
+        "bully": "bullied bullies bullying", "bury": "buried burying", "worse": "worst", "argue": "arguing argued argument",
         "fire": "fired firing", "bite": "bit bitten bites biting", "understand": "understood understands",
         "hear": "heard hears hearing", "see": "saw seen sees seeing", "know": "knew known knows", "kill": "killed kills killing", "lay": "laid lays laying", "lie": "lied lies lying",  # noqa: E501
     }.items()
@@ -94,7 +94,7 @@ def pattern(phrase: str) -> Pattern:
 
 
 def find(parts: Pattern, stems: Sequence[str], *, gap: int = 2, start: int = 0) -> tuple[int, int] | None:
-    """The first span (start, end) that holds the pattern in order, with at most `gap` other words between neighbours."""  # noqa: E501
+    """The first span (start, end) that holds the pattern in order, with at most `gap` other words between neighbours."""
     for first in range(start, len(stems)):
         if stems[first] in parts[0]:
             end = _follow(parts, stems, first, gap)

@@ -11,9 +11,9 @@ from cascade.reasoning.reflection import turn_round
 from cascade.turn import Transcript
 
 _RAW = re.compile(r"[A-Za-z0-9]+(?:['’][A-Za-z]+)*|[.,;!?]")
-_LEADS = ("guess what", "you know what", "you know", "i mean", "i have to tell you", "i can't believe", "i cannot believe",  # noqa: E501
-          "can you believe", "it turns out", "turns out", "i just found out", "i found out", "the thing is", "i have to say",  # noqa: E501
-          "i just wanted to say", "i'm happy that", "i'm so happy that", "i'm sad that", "i'm glad that", "i'm sad because",  # noqa: E501
+_LEADS = ("guess what", "you know what", "you know", "i mean", "i have to tell you", "i can't believe", "i cannot believe",
+          "can you believe", "it turns out", "turns out", "i just found out", "i found out", "the thing is", "i have to say",
+          "i just wanted to say", "i'm happy that", "i'm so happy that", "i'm sad that", "i'm glad that", "i'm sad because",
           "i'm happy because", "that", "i'm so glad")  # fmt: skip
 _FILLERS_TEXT = """
 well so um uh oh okay ok yeah yes and but because honestly actually basically just look listen hey hi hello

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from cascade.reasoning.lexica import verbs
 
 _PERSON = {
-    "i": "you", "me": "you", "my": "your", "mine": "yours", "myself": "yourself", "we": "you", "us": "you", "our": "your",  # noqa: E501
-    "ours": "yours", "ourselves": "yourselves", "i'm": "you are", "i've": "you have", "i'll": "you will", "i'd": "you'd",  # noqa: E501
+    "i": "you", "me": "you", "my": "your", "mine": "yours", "myself": "yourself", "we": "you", "us": "you", "our": "your",
+    "ours": "yours", "ourselves": "yourselves", "i'm": "you are", "i've": "you have", "i'll": "you will", "i'd": "you'd",
     "we're": "you are", "we've": "you have", "we'll": "you will", "we'd": "you'd", "am": "are", "im": "you are",
     "ive": "you have", "gonna": "going to", "wanna": "want to", "gotta": "got to",
 }  # fmt: skip
@@ -29,11 +29,11 @@ _ADDRESS = {"you", "your", "you're", "yours", "yourself", "you've", "you'll", "y
 _POSSESSIVES = {"my", "our", "his", "her", "their"}
 _DETERMINERS = _POSSESSIVES | {"the", "a", "an", "this", "that", "these", "those", "your"}
 _PRONOUNS = {"i", "we", "he", "she", "they"}
-_SUBJECTS = _PRONOUNS | _POSSESSIVES | {"it", "the", "this", "someone", "somebody", "nobody", "everyone", "everybody", "no",  # noqa: E501
-                                        "there", "a", "an", "everything", "nothing", "something", "me", "it's"}  # fmt: skip  # noqa: E501
+_SUBJECTS = _PRONOUNS | _POSSESSIVES | {"it", "the", "this", "someone", "somebody", "nobody", "everyone", "everybody", "no",
+                                        "there", "a", "an", "everything", "nothing", "something", "me", "it's"}  # fmt: skip
 _BAD_ENDS = _DETERMINERS | {
-    "to", "of", "and", "but", "or", "with", "for", "from", "is", "was", "are", "am", "be", "very", "so", "really", "because",  # noqa: E501
-    "if", "not", "i", "we", "he", "they", "at", "by", "as", "than", "who", "when", "have", "has", "will", "would", "were",  # noqa: E501
+    "to", "of", "and", "but", "or", "with", "for", "from", "is", "was", "are", "am", "be", "very", "so", "really", "because",
+    "if", "not", "i", "we", "he", "they", "at", "by", "as", "than", "who", "when", "have", "has", "will", "would", "were",
     "i'm", "it's", "like",
 }  # fmt: skip
 _FORWARD = {"to", "of", "and", "for", "from", "with", "at", "by", "the", "a", "an", *_POSSESSIVES}
@@ -56,7 +56,7 @@ _NOT_PAST = {
 }
 _VERBAL_CONTRACTIONS = ("n't", "'m", "'ve", "'ll", "'d", "'re")
 _CONTRACTED_SUBJECTS = ("i'm", "i've", "i'll", "i'd", "we're", "we've", "we'll", "we'd", "he's", "she's", "they're",
-                        "they've", "they'll", "he'll", "she'll", "it's", "he'd", "she'd", "they'd", "there's")  # fmt: skip  # noqa: E501
+                        "they've", "they'll", "he'll", "she'll", "it's", "he'd", "she'd", "they'd", "there's")  # fmt: skip
 _NAMES = {
     day: day.capitalize() for day in ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 }

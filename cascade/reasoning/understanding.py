@@ -33,7 +33,7 @@ _NEGATORS = {
     "cannot",
     "stopped",
 }
-_HOPES = {"hope", "hoping", "wish", "if", "want", "wanted", "would", "could", "should", "might", "may", "maybe", "perhaps",  # noqa: E501
+_HOPES = {"hope", "hoping", "wish", "if", "want", "wanted", "would", "could", "should", "might", "may", "maybe", "perhaps",
           "dream", "waiting", "trying", "need", "unless", "when"}  # fmt: skip
 _WORRIES = {
     "worried",
@@ -107,7 +107,7 @@ def understand(
     event = _event(situations()[topic], said, stems) if topic else None
     act = None if empty else _act(said)
     earlier = _carried(history) if _leans_back(said, act) else None
-    topic = None if topic == "small_talk" and earlier and said[0] in _VAGUE else topic
+    topic = None if earlier and _weaker(topic, said) else topic
     carried = earlier if topic is None else None
     valence, stance = _valence(plain.split(), said, event, transcript.text)
     felt = _felt(said)
@@ -144,9 +144,16 @@ def _leans_back(said: Sequence[str], act: str | None) -> bool:
 
 def topic_of(text: str, history: Sequence[Exchange] = ()) -> str | None:
     """The situation a turn is about, for Exchange.topic; carried over from history when the turn names none."""
-    return (
-        "crisis" if crisis.detect(text) else topic_of_stems([stem(word) for word in tokens(text)]) or _carried(history)
-    )
+    if crisis.detect(text):
+        return "crisis"
+    said = tokens(text)
+    topic, earlier = topic_of_stems([stem(word) for word in said]), _carried(history)
+    return earlier if earlier and _weaker(topic, said) else topic or earlier
+
+
+def _weaker(topic: str | None, said: Sequence[str]) -> bool:
+    """ "It gets worse every week" goes on with the last matter rather than starting to talk about the week."""
+    return topic == "small_talk" and said[0] in _VAGUE
 
 
 def topic_of_stems(stems: Sequence[str]) -> str | None:

@@ -16,19 +16,34 @@ USUAL_INTENSITY = 0.7  # the table below is written for this intensity
 
 REPLY_SHIFTS: dict[ReplyEmotion, VoiceShift] = {
     "neutral": VoiceShift(),
-    "joyful": VoiceShift(pitch_st=3.5, range_factor=1.6, rate=1.10, gain_db=2.5, tilt_db=1.2, swing_st=0.4, dynamics=1.1),
+    "joyful": VoiceShift(
+        pitch_st=3.5, range_factor=1.6, rate=1.10, gain_db=2.5, tilt_db=1.2, swing_st=0.4, dynamics=1.1
+    ),
     "happy": VoiceShift(pitch_st=2.2, range_factor=1.35, rate=1.05, gain_db=1.5, tilt_db=0.7, swing_st=0.2),
     "comforting": VoiceShift(pitch_st=-1.0, range_factor=0.8, rate=0.88, gain_db=-2.0, tilt_db=-1.0, breath=0.05),
-    "sorry": VoiceShift(pitch_st=-1.5, range_factor=0.65, rate=0.86, gain_db=-3.0, tilt_db=-1.3, breath=0.05, final_st=-1.0),
-    "sad": VoiceShift(pitch_st=-2.2, range_factor=0.5, rate=0.80, gain_db=-4.0, tilt_db=-1.8, breath=0.08, final_st=-1.0),
+    "sorry": VoiceShift(
+        pitch_st=-1.5, range_factor=0.65, rate=0.86, gain_db=-3.0, tilt_db=-1.3, breath=0.05, final_st=-1.0
+    ),
+    "sad": VoiceShift(
+        pitch_st=-2.2, range_factor=0.5, rate=0.80, gain_db=-4.0, tilt_db=-1.8, breath=0.08, final_st=-1.0
+    ),
     "tearful": VoiceShift(
-        pitch_st=0.8, range_factor=0.6, rate=0.84, gain_db=-3.0, tilt_db=-1.0, breath=0.10, tremor_st=0.5, jitter_st=0.12
+        pitch_st=0.8,
+        range_factor=0.6,
+        rate=0.84,
+        gain_db=-3.0,
+        tilt_db=-1.0,
+        breath=0.10,
+        tremor_st=0.5,
+        jitter_st=0.12,
     ),
     "afraid": VoiceShift(pitch_st=4.0, range_factor=0.75, rate=1.14, gain_db=-1.0, breath=0.08, tremor_st=0.4),
     "angry": VoiceShift(
         pitch_st=1.5, range_factor=1.3, rate=1.08, gain_db=4.0, tilt_db=1.8, press_db=3.0, dynamics=1.15, final_st=-1.5
     ),
-    "disgusted": VoiceShift(pitch_st=-1.2, range_factor=1.1, rate=0.86, gain_db=-0.5, press_db=2.5, slope_st=-2.0, final_st=-1.5),
+    "disgusted": VoiceShift(
+        pitch_st=-1.2, range_factor=1.1, rate=0.86, gain_db=-0.5, press_db=2.5, slope_st=-2.0, final_st=-1.5
+    ),
     "surprised": VoiceShift(pitch_st=4.5, range_factor=1.8, rate=1.04, gain_db=1.5, tilt_db=0.6, final_st=3.0),
 }
 

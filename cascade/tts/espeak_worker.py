@@ -72,12 +72,19 @@ class Espeak:
     def say(self, request: dict[str, Any]) -> tuple[bytes, list[tuple[str, float]]]:
         if self._library.espeak_SetVoiceByName(request["voice"].encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {request['voice']!r}")
-        for parameter, key in ((RATE, "rate_wpm"), (VOLUME, "amplitude"), (PITCH, "pitch"), (PITCH_RANGE, "pitch_range")):
+        for parameter, key in (
+            (RATE, "rate_wpm"),
+            (VOLUME, "amplitude"),
+            (PITCH, "pitch"),
+            (PITCH_RANGE, "pitch_range"),
+        ):
             self._library.espeak_SetParameter(parameter, int(request[key]), 0)
         self._pcm, self._marks = bytearray(), []
         text = request["text"]
         encoded = text.encode() + b"\0"
-        status = self._library.espeak_Synth(encoded, c_size_t(len(encoded)), 0, POS_CHARACTER, 0, CHARS_UTF8, None, None)
+        status = self._library.espeak_Synth(
+            encoded, c_size_t(len(encoded)), 0, POS_CHARACTER, 0, CHARS_UTF8, None, None
+        )
         if status != 0:
             raise RuntimeError(f"espeak-ng failed with status {status}")
         self._library.espeak_Synchronize()

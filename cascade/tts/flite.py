@@ -58,12 +58,18 @@ def flite_say(text: str, voice: str) -> Waveform:
 
 
 def _version() -> str:
-    shown = subprocess.run(["flite", "--version"], capture_output=True, text=True, check=False, timeout=TIMEOUT_S).stdout
+    shown = subprocess.run(
+        ["flite", "--version"], capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    ).stdout
     return next((line.split(":", 1)[1].strip() for line in shown.splitlines() if "version" in line), "unknown")
 
 
 def missing() -> str | None:
-    return None if shutil.which("flite") else "the program flite is not installed: apt install flite (or your system's package)"
+    return (
+        None
+        if shutil.which("flite")
+        else "the program flite is not installed: apt install flite (or your system's package)"
+    )
 
 
 def load(options: Options) -> Flite:

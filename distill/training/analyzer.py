@@ -171,7 +171,7 @@ def fitted(clips: Sequence[Clip], target: str, names: Sequence[str], precision: 
     losses = [_loss(scores / t, labels, y) for t in grid]
     temperature = float(grid[int(np.argmin(losses))])
     odds = _softmax(scores / temperature)
-    threshold = _threshold(odds.max(axis=1), labels[odds.argmax(axis=1)] == y, precision)
+    threshold = _threshold(odds.max(axis=1), labels[odds.argmax(axis=1)] == y, precision, 1.2 / len(labels))
     whole = _regression(x, y, names, target)
     final = replace(whole, weights=whole.weights / temperature, bias=whole.bias / temperature, threshold=threshold)
     told = odds.max(axis=1) >= threshold
@@ -217,9 +217,9 @@ def _loss(scores: Array, labels: Array, y: Array) -> float:
     return float(-np.log(_softmax(scores)[np.arange(len(y)), at] + 1e-9).mean())
 
 
-def _threshold(best: Array, right: Array, precision: float) -> float:
+def _threshold(best: Array, right: Array, precision: float, lowest: float) -> float:
     """The lowest probability at and above which `precision` of the clips are right; 0.95 when none reaches it."""
-    for threshold in np.arange(0.34, 0.96, 0.01):
+    for threshold in np.arange(max(lowest, 0.34), 0.95, 0.01):
         told = best >= threshold
         if told.sum() >= 20 and right[told].mean() >= precision:
             return float(threshold)

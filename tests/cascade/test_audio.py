@@ -45,7 +45,9 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
     gap[100] = np.nan
     long = folder / "long.wav"  # three hours by its header, sparse on disk
     size = 3 * 3600 * 16_000 * 2
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", size)
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", size
+    )
     with long.open("wb") as file:
         file.write(header)
         file.truncate(44 + size)

@@ -59,7 +59,7 @@ def test_a_killed_worker_is_started_again(worker: WorkerProcess) -> None:
 def test_a_worker_that_dies_on_a_request_gets_one_more_try(worker: WorkerProcess, tmp_path: Path) -> None:
     _, body = worker.ask({"do": "die once", "mark": str(tmp_path / "mark")}, b"x", cancel=CancelScope())
     assert body == b"xx"
-    with pytest.raises(EngineFailed, match="died 2 times.*my last words"):
+    with pytest.raises(EngineFailed, match=r"died 2 times.*my last words"):
         worker.ask({"do": "die"}, cancel=CancelScope())
     assert worker.ask({"do": "echo"}, b"y", cancel=CancelScope())[1] == b"yy"
 

@@ -34,7 +34,10 @@ def test_every_engine_in_the_table_has_its_parts(stage: str, name: str) -> None:
     [
         (("[asr]", "[ears]"), ["ears", "legal", "asr", "judging"]),
         (('engine = "pocketsphinx"', 'engine = "siri"'), ["siri", "legal", "pocketsphinx"]),
-        (('engine = "pocketsphinx"', 'engine = "pocketsphinx"\nbeam = 3'), ["beam", "legal", "engine", "deadline_s", "dither"]),
+        (
+            ('engine = "pocketsphinx"', 'engine = "pocketsphinx"\nbeam = 3'),
+            ["beam", "legal", "engine", "deadline_s", "dither"],
+        ),
         (('engine = "pocketsphinx"', 'engine = "pocketsphinx"\ndither = "maybe"'), ["dither", "maybe", "auto"]),
         (("deadline_s = 5.0", "deadline_s = -1"), ["deadline_s", "-1"]),
         (('engine = "pocketsphinx"', "engine = 3"), ["[asr]", "engine"]),
@@ -63,8 +66,9 @@ def test_unknown_profiles_and_swaps_say_what_is_legal() -> None:
 
 
 def test_the_unknown_analyzer_says_nothing_and_why() -> None:
-    from cascade.cancel import CancelScope
     from fakes import tone
+
+    from cascade.cancel import CancelScope
 
     cues = load_engine("events", "unknown", {}).analyze(tone(), baseline=None, cancel=CancelScope())
     assert cues.events.events is None

@@ -78,7 +78,10 @@ def test_merging_keeps_the_first_and_fills_the_rest() -> None:
 
 def test_the_tag_says_unknown_and_does_not_guess() -> None:
     tag = thinking(heard="i lost my job", emotion="sad").tag()
-    assert tag == "<heard>i lost my job<age>unknown<gender>unknown<emotion>sad<event>unknown<strategy>reflect<reply>comforting"
+    assert (
+        tag
+        == "<heard>i lost my job<age>unknown<gender>unknown<emotion>sad<event>unknown<strategy>reflect<reply>comforting"
+    )
     assert "<event>none" in thinking(events=()).tag()
     assert "<event>sigh+cry" in thinking(events=("sigh", "cry")).tag()
 
@@ -86,7 +89,13 @@ def test_the_tag_says_unknown_and_does_not_guess() -> None:
 def test_only_a_whole_turn_is_a_target() -> None:
     assert whole_turn().is_target
     failed = Failure(stage="events", kind="failed", message="x")
-    for flaw in ({"failures": (failed,)}, {"heard_text": "That"}, {"reply": None}, {"reply_audio": None}, {"transcript": None}):
+    for flaw in (
+        {"failures": (failed,)},
+        {"heard_text": "That"},
+        {"reply": None},
+        {"reply_audio": None},
+        {"transcript": None},
+    ):
         assert not whole_turn(**flaw).is_target, flaw
 
 

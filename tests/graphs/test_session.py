@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,19 @@ from fakes import FakeReasoner, FakeRecognizer, answer, fake_engines, heard, sad
 from cascade.errors import InputError
 from cascade.turn import Baseline, Cues, Exchange, Turn
 from graphs.session import Session, check_session_id, open_session
-from graphs.state import Done
+from graphs.state import Done, Event
 
 ROOT = Path(__file__).parents[2]
 
 
+async def last_turn(events: AsyncIterator[Event]) -> Turn:
+    turns = [event.turn async for event in events if isinstance(event, Done)]
+    assert len(turns) == 1
+    return turns[0]
+
+
 async def one(session: Session, text: str = "hello") -> Turn:
-    return [event.turn async for event in session.ask(text=text) if isinstance(event, Done)][0]
+    return await last_turn(session.ask(text=text))
 
 
 def test_memory_survives_and_reaches_the_reasoner(tmp_path: Path) -> None:
@@ -36,9 +43,15 @@ def test_memory_survives_and_reaches_the_reasoner(tmp_path: Path) -> None:
             return await session.history()
 
     history = asyncio.run(run())
-    assert [(exchange.said, exchange.replied) for exchange in history] == [("first", "One."), ("second", "Two."), ("third", "Three.")]
+    assert [(exchange.said, exchange.replied) for exchange in history] == [
+        ("first", "One."),
+        ("second", "Two."),
+        ("third", "Three."),
+    ]
     assert [len(prompt.history) for prompt in reasoner.asked] == [0, 1, 2]
-    assert sorted(path.name for path in (tmp_path / "sessions" / "s").glob("*.json")) == [f"turn-000{i}.json" for i in range(3)]
+    assert sorted(path.name for path in (tmp_path / "sessions" / "s").glob("*.json")) == [
+        f"turn-000{i}.json" for i in range(3)
+    ]
 
 
 def test_sessions_do_not_hear_each_other(tmp_path: Path) -> None:
@@ -57,9 +70,9 @@ def test_nothing_of_an_earlier_turn_is_taken_for_this_ones(tmp_path: Path) -> No
 
     async def run() -> Turn:
         async with open_session(tmp_path, "s", fake_engines(2)) as session:
-            first = [event.turn async for event in session.ask(speech=tone()) if isinstance(event, Done)][0]
+            first = await last_turn(session.ask(speech=tone()))
             assert first.scores is not None
-            return [event.turn async for event in session.ask(text="x", listen_back=False) if isinstance(event, Done)][0]
+            return await last_turn(session.ask(text="x", listen_back=False))
 
     turn = asyncio.run(run())
     assert turn.scores is None
@@ -134,7 +147,7 @@ def test_kill_9_in_the_middle_of_a_turn_loses_no_conversation(tmp_path: Path) ->
         engines = fake_engines(asr=FakeRecognizer(), reasoning=FakeReasoner(answer("Three.")))
         async with open_session(tmp_path, "s", engines) as session:
             before, unfinished = len(await session.history()), await session.unfinished()
-            turn = [event.turn async for event in session.resume() if isinstance(event, Done)][0]
+            turn = await last_turn(session.resume())
             return before, unfinished, turn, await session.history()
 
     before, unfinished, turn, history = asyncio.run(run())

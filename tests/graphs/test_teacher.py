@@ -38,7 +38,9 @@ from graphs.teacher import graph, make_graph
 ROOT = Path(__file__).parents[2]
 
 
-def take(home: Path, engines: Engines, *, cancel_at: type[Event] | None = None, **said: Any) -> tuple[Turn, list[Event]]:
+def take(
+    home: Path, engines: Engines, *, cancel_at: type[Event] | None = None, **said: Any
+) -> tuple[Turn, list[Event]]:
     """One turn; `cancel_at`: stop as soon as such an event is seen."""
 
     async def run() -> list[Event]:
@@ -68,7 +70,16 @@ def test_a_spoken_turn_is_whole(tmp_path: Path) -> None:
     assert turn.cues.prosody is not None
     assert turn.reply is not None
     assert turn.reply.text == "That is hard. What happened then?"
-    assert set(turn.timings.stages_s) == {"asr", "emotion", "speaker", "events", "prosody", "reasoning", "tts", "judging"}
+    assert set(turn.timings.stages_s) == {
+        "asr",
+        "emotion",
+        "speaker",
+        "events",
+        "prosody",
+        "reasoning",
+        "tts",
+        "judging",
+    }
     assert sorted(kinds(events)[:5]) == ["Heard"] * 5
     assert kinds(events)[5:] == ["Perceived", "Thinking", "Sentence", "Sound", "Sentence", "Sound", "Answered", "Done"]
     folder = tmp_path / "sessions" / "s"
@@ -94,7 +105,9 @@ def test_first_sound_leaves_before_the_last_sentence_is_thought_or_spoken(tmp_pa
 
         return work
 
-    reasoner = FakeReasoner([thinking(), think("One."), think("Two."), think("Three."), Reply(text="One. Two. Three.", emotion="sorry")])
+    reasoner = FakeReasoner(
+        [thinking(), think("One."), think("Two."), think("Three."), Reply(text="One. Two. Three.", emotion="sorry")]
+    )
     turn, events = take(tmp_path, fake_engines(reasoning=reasoner, tts=FakeSynthesizer(say("1"), say("2"), say("3"))))
     assert order.index("spoken 1") < order.index("thought Two.") < order.index("thought Three.")
     sounds = [event for event in events if isinstance(event, Sound)]
@@ -116,7 +129,9 @@ def test_a_typed_turn_skips_listening(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", ["asr", "emotion", "speaker", "events", "prosody"])
 @pytest.mark.parametrize("how", ["raises", "hangs", "out of memory"])
-def test_a_listener_that_fails_leaves_its_cue_unknown_and_the_turn_goes_on(tmp_path: Path, stage: str, how: str) -> None:
+def test_a_listener_that_fails_leaves_its_cue_unknown_and_the_turn_goes_on(
+    tmp_path: Path, stage: str, how: str
+) -> None:
     flaw = {
         "raises": [ValueError("broken\nin two lines")],
         "hangs": [hang()],
@@ -251,7 +266,10 @@ def test_analyzers_work_side_by_side(tmp_path: Path) -> None:
     parts = fake_engines()
     engines = fake_engines(
         asr=FakeRecognizer(slow(0.4, heard("x"))),
-        **{stage: FakeAnalyzer(slow(0.4, parts[stage].answers[0])) for stage in ("emotion", "speaker", "events", "prosody")},
+        **{
+            stage: FakeAnalyzer(slow(0.4, parts[stage].answers[0]))
+            for stage in ("emotion", "speaker", "events", "prosody")
+        },
     )
     turn, events = take(tmp_path, engines)
     alone = sum(turn.timings.stages_s[stage] for stage in ("asr", "emotion", "speaker", "events", "prosody"))
