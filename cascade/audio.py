@@ -70,7 +70,8 @@ class Waveform:
 
     @staticmethod
     def from_pcm16(pcm: bytes, sample_rate: int) -> Waveform:
-        return Waveform(np.frombuffer(pcm, "<i2").astype(np.float32) / 32768, sample_rate)
+        whole = np.frombuffer(pcm, "<i2")
+        return Waveform((whole / 32768).astype(np.float32), sample_rate)
 
 
 def joined(parts: list[Waveform], gap_s: float = 0.0) -> Waveform:
