@@ -155,8 +155,11 @@ def _thought(understood: Understanding, heard: Hearing, chosen: Plan, history: S
         age=heard.age,
         gender=heard.gender,
         events=heard.events,
+        topic="crisis" if understood.crisis else understood.topic,
         strategy=chosen.strategy,
         reply_emotion=chosen.emotion,
+        intensity=chosen.intensity,
+        rate=chosen.rate,
         reasoning=reason(understood, heard, chosen, history),
     )
 
