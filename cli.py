@@ -247,6 +247,33 @@ def analyzer() -> None:
     """Attune's own acoustic classifier: train it anew, or score it on your recordings."""
 
 
+@analyzer.command()
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to.")
+@click.option("--clips", default=4200, show_default=True, type=click.IntRange(min=200), help="Clips to synthesize.")
+@click.option("--seed", default=1, show_default=True)
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that synthesize.")
+def train(out: Path, clips: int, seed: int, workers: int) -> None:
+    """Synthesize emotional speech and train the classifier on it: acoustic.npz and acoustic.json, its card."""
+    from distill.training.analyzer import shown, train
+
+    def progress(done: int, of: int) -> None:
+        click.echo(f"\r{done} of {of} speakers measured", nl=done == of, err=True)
+
+    card = train(out, clips=clips, seed=seed, workers=workers, progress=progress)
+    click.echo(shown(card["unseen_speakers"]))
+    click.echo(f"Kept {out / 'acoustic.npz'}. Use it: weights = \"…\" under [emotion] and [speaker] of a profile.")
+
+
+@analyzer.command()
+@click.argument("labels", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--seed", default=0, show_default=True, help="Which three neutral clips of a speaker are the baseline.")
+def score(labels: Path, seed: int) -> None:
+    """Score the shipped classifier on LABELS, a CSV with file, emotion, gender, and if known age and speaker."""
+    from distill.training.analyzer import score, shown
+
+    click.echo(shown(score(labels, seed=seed)))
+
+
 def show_example(conversation: Conversation) -> None:
     from distill.teaching.example import example_sentence
 

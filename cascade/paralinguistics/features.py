@@ -27,6 +27,7 @@ FFT = 1024
 CHUNK_FRAMES = 400  # 4 s: a piece of work short enough to stop between two
 PITCH_FLOOR_HZ, PITCH_CEILING_HZ = 60.0, 600.0
 MIN_PAUSE_S = 0.2
+STEADY_DB, STEADY_ST = 1.0, 0.3  # what moves less than both in level and pitch is a tone
 MIN_VOICED_FRAMES = 25  # a quarter of a second of voice, less says nothing reliable
 SPEECH_ABOVE_NOISE_DB, SPEECH_BELOW_PEAK_DB = 6.0, 30.0
 BANDS_HZ = (80, 300, 500, 800, 1200, 1700, 2300, 3000, 3900)
@@ -108,6 +109,8 @@ def _measure(wave: Waveform, cancel: CancelScope) -> Measured:
         return Measured({}, "too little voice to tell", **general)  # type: ignore[arg-type]
     cancel.check()
     values = {**_pitch_features(frames), **_level_features(frames), **_spectral_features(frames)}
+    if values["level_sd"] < STEADY_DB and values["pitch_range"] < STEADY_ST:
+        return Measured({}, "a steady tone, not speech", **general)  # type: ignore[arg-type]
     cancel.check()
     values |= _time_features(frames, spans, nuclei) | _tract_features(x, frames)
     values["level_dbfs"] = general["level_dbfs"]

@@ -20,7 +20,6 @@ The numbers are this project's own.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import shutil
 import subprocess
@@ -224,9 +223,6 @@ def combined(person: VoiceShift, mood: VoiceShift) -> VoiceShift:
 
 # --- engines ------------------------------------------------------------------------------------------------
 
-_espeak = EspeakProcess()
-atexit.register(_espeak.close)
-
 
 def missing_engines() -> dict[str, str]:
     """Engines of this module that cannot be used here, and why."""
@@ -242,8 +238,11 @@ def plain(text: str, speaker: Speaker) -> Waveform:
     if speaker.engine == "festival":
         return _festival_say(text, speaker.voice)
     voice = f"{speaker.language}+{speaker.voice}"
-    wave, _ = _espeak.say(text, voice=voice, rate_wpm=165, pitch=50, pitch_range=60, amplitude=90)
-    return wave
+    engine = EspeakProcess()  # a fresh one: in some languages a sentence sounds otherwise after another one
+    try:
+        return engine.say(text, voice=voice, rate_wpm=165, pitch=50, pitch_range=60, amplitude=90)[0]
+    finally:
+        engine.close()
 
 
 def _festival_say(text: str, voice: str) -> Waveform:
