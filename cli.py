@@ -248,7 +248,9 @@ def analyzer() -> None:
 
 
 @analyzer.command()
-@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to.")
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to."
+)
 @click.option("--clips", default=4200, show_default=True, type=click.IntRange(min=200), help="Clips to synthesize.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that synthesize.")
@@ -261,7 +263,7 @@ def train(out: Path, clips: int, seed: int, workers: int) -> None:
 
     card = train(out, clips=clips, seed=seed, workers=workers, progress=progress)
     click.echo(shown(card["unseen_speakers"]))
-    click.echo(f"Kept {out / 'acoustic.npz'}. Use it: weights = \"…\" under [emotion] and [speaker] of a profile.")
+    click.echo(f'Kept {out / "acoustic.npz"}. Use it: weights = "…" under [emotion] and [speaker] of a profile.')
 
 
 @analyzer.command()
@@ -299,3 +301,7 @@ def loudspeaker(mute: bool) -> Iterator[Loudspeaker | None]:
         yield player
     finally:
         player.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from cascade.test_audio import bad_inputs  # the same flaws, one level up
 from click.testing import CliRunner, Result
 from fakes import tone
+from flaws import BAD_INPUTS, bad_inputs
 
 import cli
 from cascade.audio import joined, read_speech, write_wav
@@ -84,9 +84,7 @@ def test_8_khz_stereo_is_answered(spoken: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out.wav").exists()
 
 
-@pytest.mark.parametrize(
-    "name", ["missing", "directory", "empty", "text", "truncated", "no samples", "nan", "20 ms", "silence", "3 hours"]
-)
+@pytest.mark.parametrize("name", BAD_INPUTS)
 def test_bad_audio_is_one_line_exit_2_and_nothing_written(tmp_path: Path, name: str) -> None:
     inputs = tmp_path / "in"
     inputs.mkdir()

@@ -74,20 +74,3 @@ def test_the_readme_shows_the_tree_that_is_there() -> None:
         if path.is_dir() and path.name != "__pycache__"
     }
     assert rooms <= shown, f"README leaves out {rooms - shown}"
-
-
-def test_data_files_are_installed() -> None:
-    """Every file that is not code lies under a pattern of package-data."""
-    import tomllib
-
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
-    listed = {
-        path
-        for package, patterns in settings.items()
-        for pattern in patterns
-        for path in (ROOT / package).glob(pattern)
-    }
-    for package in PACKAGES:
-        for path in (ROOT / package).rglob("*"):
-            if path.is_file() and path.suffix not in (".py", ".pyc"):
-                assert path in listed, f"{path.relative_to(ROOT)} is in no package-data pattern"

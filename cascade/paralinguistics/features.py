@@ -1,7 +1,7 @@
 """What one clip sounds like, in some fifty numbers: pitch, loudness, spectral balance, pace, pauses, vocal tract.
 
-All of it is read below 4 kHz, so that a telephone gives the same numbers as a studio, and the steady noise of the
-room is taken off first. No number depends on the gain of the microphone but `level_dbfs`. Measures follow the Geneva
+All of it is read below 4 kHz, so that sound sampled at 8 kHz gives the same numbers, and the steady noise of the room
+is taken off first. No number depends on the gain of the microphone but `level_dbfs`. Measures follow the Geneva
 minimalistic set (Eyben et al. 2016) where it has them; syllable nuclei follow de Jong & Wempe 2009.
 """
 
@@ -71,18 +71,21 @@ def measured(wave: Waveform, cancel: CancelScope | None = None) -> Measured:
     key = wave.sha256
     with _guard:
         lock = _busy.setdefault(key, threading.Lock())
-    with lock:
+    try:
+        with lock:
+            with _guard:
+                found = _cache.get(key)
+            if found is None:
+                found = _measure(wave, cancel or CancelScope())
+            with _guard:
+                _cache[key] = found
+                _cache.move_to_end(key)
+                while len(_cache) > CACHE_CLIPS:
+                    _cache.popitem(last=False)
+            return found
+    finally:
         with _guard:
-            found = _cache.get(key)
-        if found is None:
-            found = _measure(wave, cancel or CancelScope())
-        with _guard:
-            _cache[key] = found
-            _cache.move_to_end(key)
             _busy.pop(key, None)
-            while len(_cache) > CACHE_CLIPS:
-                _cache.popitem(last=False)
-    return found
 
 
 def _measure(wave: Waveform, cancel: CancelScope) -> Measured:

@@ -13,7 +13,7 @@ import ctypes
 import json
 import os
 import sys
-from ctypes import POINTER, Structure, Union, c_char_p, c_int, c_short, c_size_t, c_uint, c_void_p
+from ctypes import POINTER, Structure, Union, c_char_p, c_int, c_long, c_short, c_size_t, c_uint, c_void_p
 from typing import IO, Any
 
 import espeakng_loader
@@ -22,6 +22,7 @@ AUDIO_OUTPUT_SYNCHRONOUS = 2
 POS_CHARACTER, CHARS_UTF8 = 1, 1
 RATE, VOLUME, PITCH, PITCH_RANGE = 1, 2, 3, 4  # espeak_PARAMETER
 EVENT_END_OF_LIST, EVENT_WORD = 0, 1
+SEED = 1
 
 
 class _EventId(Union):
@@ -53,6 +54,8 @@ class Espeak:
         self.sample_rate = int(self._library.espeak_Initialize(AUDIO_OUTPUT_SYNCHRONOUS, 0, data, 0))
         if self.sample_rate <= 0:
             raise RuntimeError("espeak-ng cannot read its voice data")
+        # Breath and flutter are drawn at random, by default from the clock.
+        self._library.espeak_ng_SetRandSeed(c_long(SEED))
         self._pcm = bytearray()
         self._marks: list[tuple[int, int, int]] = []
         self._callback = _Callback(self._receive)  # kept: the library holds a bare pointer to it

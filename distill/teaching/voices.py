@@ -5,7 +5,7 @@ A speaker is a voice of a synthesizer, moved to a pitch and a vocal tract of its
 these clips shall rest on what most people do, not on one recipe. Directions and rough sizes come from published
 profiles of vocal emotion:
 
-- Juslin & Laukka 2003, "Communication of emotions in vocal expression and music performance", table 7 (pace, level,
+- Juslin & Laukka 2003, "Communication of emotions in vocal expression and music performance" (pace, level,
   energy at high frequencies, pitch level, variability and contour, microstructure)
 - Banse & Scherer 1996, "Acoustic profiles in vocal emotion expression"; Scherer 2003, "Vocal communication of emotion"
 - Burkhardt & Sendlmeier 2000, "Verification of acoustical correlates of emotional speech using formant synthesis"

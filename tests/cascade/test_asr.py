@@ -17,7 +17,7 @@ from cascade.cancel import CancelScope
 from cascade.errors import Cancelled, ConfigError, InputError
 from cascade.tts.espeak import Espeak
 
-SENTENCE = "My daughter passed her final exam this morning."
+SENTENCE = "I lost my job yesterday and I do not know what to do."
 
 
 @pytest.fixture(scope="module")

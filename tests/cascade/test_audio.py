@@ -1,20 +1,14 @@
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 from fakes import tone
+from flaws import BAD_INPUTS, bad_inputs, write
 
 from cascade.audio import Waveform, check_writable, joined, problems_of_ref, read_speech, reference, write_wav
 from cascade.errors import InputError
-
-
-def write(path: Path, samples: np.ndarray, rate: int = 16_000, **options: str) -> Path:
-    soundfile.write(path, samples, rate, **options)
-    return path
 
 
 def test_round_trip_keeps_sound_and_rate(tmp_path: Path) -> None:
@@ -32,42 +26,7 @@ def test_8_khz_stereo_is_mixed(tmp_path: Path) -> None:
     assert np.allclose(wave.samples, (left + right) / 2, atol=1e-4)
 
 
-def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
-    """name → (path, a word that the message must hold)"""
-    whole = write(folder / "whole.wav", tone().samples)
-    truncated = folder / "truncated.wav"
-    truncated.write_bytes(whole.read_bytes()[:-5000])
-    text = folder / "text.wav"
-    text.write_text("these are words, not sound")
-    empty = folder / "empty.wav"
-    empty.write_bytes(b"")
-    gap = tone().samples.copy()
-    gap[100] = np.nan
-    long = folder / "long.wav"  # three hours by its header, sparse on disk
-    size = 3 * 3600 * 16_000 * 2
-    header = struct.pack(
-        "<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16, b"data", size
-    )
-    with long.open("wb") as file:
-        file.write(header)
-        file.truncate(44 + size)
-    return {
-        "missing": (folder / "nowhere.wav", "no such file"),
-        "directory": (folder, "directory"),
-        "empty": (empty, "empty"),
-        "text": (text, "not audio"),
-        "truncated": (truncated, "truncated"),
-        "no samples": (write(folder / "none.wav", np.zeros(0, np.float32)), "no samples"),
-        "nan": (write(folder / "nan.wav", gap, subtype="FLOAT"), "NaN"),
-        "20 ms": (write(folder / "short.wav", tone(0.02).samples), "too short"),
-        "silence": (write(folder / "silence.wav", np.zeros(16_000, np.float32)), "silence"),
-        "3 hours": (long, "too long"),
-    }
-
-
-@pytest.mark.parametrize(
-    "name", ["missing", "directory", "empty", "text", "truncated", "no samples", "nan", "20 ms", "silence", "3 hours"]
-)
+@pytest.mark.parametrize("name", BAD_INPUTS)
 def test_bad_input_is_one_clear_line(tmp_path: Path, name: str) -> None:
     path, word = bad_inputs(tmp_path)[name]
     with pytest.raises(InputError) as caught:

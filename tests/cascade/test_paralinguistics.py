@@ -43,6 +43,10 @@ def noise(seconds: float = 2.0) -> Waveform:
     return Waveform((0.1 * np.random.default_rng(1).standard_normal(int(seconds * RATE))).astype(np.float32), RATE)
 
 
+def tone(seconds: float = 2.0) -> Waveform:
+    return Waveform((0.3 * np.sin(2 * np.pi * 440 * np.arange(int(seconds * RATE)) / RATE)).astype(np.float32), RATE)
+
+
 @pytest.mark.parametrize("pitch_hz", [85.0, 140.0, 220.0, 380.0])
 def test_pitch_of_a_steady_voice_is_measured_to_one_percent(pitch_hz: float) -> None:
     found = measured(voice(pitch_hz))
@@ -99,8 +103,14 @@ def test_pitch_survives_noise_and_clipping() -> None:
 
 @pytest.mark.parametrize(
     "wave",
-    [noise(), Waveform(np.zeros(RATE, np.float32), RATE), voice(seconds=0.1), Waveform(np.zeros(3, np.float32), RATE)],
-    ids=["noise", "silence", "too short", "three samples"],
+    [
+        noise(),
+        tone(),
+        Waveform(np.zeros(RATE, np.float32), RATE),
+        voice(seconds=0.1),
+        Waveform(np.zeros(3, np.float32), RATE),
+    ],
+    ids=["noise", "tone", "silence", "too short", "three samples"],
 )
 def test_what_has_no_voice_is_unknown_and_says_why(wave: Waveform) -> None:
     cues = _analyzer().analyze(wave, baseline=None, cancel=CancelScope())
@@ -114,6 +124,14 @@ def test_what_has_no_voice_is_unknown_and_says_why(wave: Waveform) -> None:
     moved = prosody.load(prosody.Options()).analyze(wave, baseline=None, cancel=CancelScope()).prosody
     assert moved is not None
     assert moved.pitch_hz is None
+
+
+def test_prosody_tells_what_it_measured() -> None:
+    moved = prosody.load(prosody.Options()).analyze(voice(150), baseline=None, cancel=CancelScope()).prosody
+    assert moved is not None
+    assert moved.pitch_hz == pytest.approx(150, rel=0.01)
+    assert moved.rate_syllables_s == pytest.approx(4, rel=0.15)
+    assert moved.pauses == 0
 
 
 def test_age_is_never_told() -> None:

@@ -84,6 +84,15 @@ def test_same_arguments_same_samples(voice: espeak.Espeak) -> None:
     assert not np.array_equal(first.wave.samples, say(voice, "joyful", seed=4).wave.samples)
 
 
+def test_another_process_gives_the_same_samples(voice: espeak.Espeak) -> None:
+    other = espeak.load(espeak.Options())
+    try:
+        say(other, "angry")
+        assert np.array_equal(say(other, "sad").wave.samples, say(voice, "sad").wave.samples)
+    finally:
+        other.close()
+
+
 def test_words_have_times_in_order(voice: espeak.Espeak) -> None:
     speech = say(voice, "sad")
     assert len(speech.words) >= len(SENTENCE.split()) - 1  # eSpeak runs some short words together

@@ -48,6 +48,14 @@ def test_same_arguments_same_samples_and_another_seed_another_clip() -> None:
     assert np.abs(first.samples).max() <= 1
 
 
+def test_what_was_said_before_changes_nothing() -> None:
+    who = next(s for s in speakers("train") if s.engine == "espeak" and s.language == "sv")
+    other = next(s for s in speakers("train") if s.engine == "espeak" and s.language == "es")
+    first = plain("Mötet är på torsdag.", who)
+    plain("Mañana vamos a pintar la cocina.", other)
+    assert np.array_equal(plain("Mötet är på torsdag.", who).samples, first.samples)
+
+
 def test_world_moves_what_it_is_told(calm: Waveform) -> None:
     before = measured(calm).values
     higher = measured(render(calm, VoiceShift(pitch_st=5))).values
