@@ -31,7 +31,7 @@ AGE_REASON = "age does not carry from simulated to real voices; not told"
 
 
 class Options(Record):
-    pass
+    weights: Path | None = None  # an acoustic.npz of one's own training; none: the one that ships
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,10 @@ def _head(file: np.lib.npyio.NpzFile, name: str) -> Head:
 
 
 class Acoustic:
-    def __init__(self, heads_: dict[str, Head]) -> None:
-        self.info = EngineInfo(name=ENGINE, version=VERSION)
-        self._heads = heads_
+    def __init__(self, options: Options) -> None:
+        shown = options.model_dump(mode="json", exclude_defaults=True)
+        self.info = EngineInfo(name=ENGINE, version=VERSION, options=shown)
+        self._heads = heads(options.weights or WEIGHTS)
 
     def analyze(self, speech: Waveform, *, baseline: Baseline | None, cancel: CancelScope) -> Cues:
         """Emotion, age, gender, and this clip's own features as `voice`. Raises EngineFailed, Cancelled."""
@@ -153,9 +154,9 @@ def missing() -> str | None:
     return (
         None
         if WEIGHTS.is_file()
-        else f"{WEIGHTS.name} is not there: run attune train analyzer, or install Attune again"
+        else f"{WEIGHTS.name} is not there: run attune analyzer train, or install Attune again"
     )
 
 
 def load(options: Options) -> Acoustic:
-    return Acoustic(heads())
+    return Acoustic(options)

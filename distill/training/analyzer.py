@@ -203,7 +203,7 @@ def _sklearn(module: str) -> Any:
     try:
         return importlib.import_module(f"sklearn.{module}")
     except ImportError as error:
-        raise EngineUnavailable("training the analyzer needs scikit-learn: pip install 'attune[train]'") from error
+        raise EngineUnavailable("training the analyzer needs scikit-learn: pip install 'attune[analyzer]'") from error
 
 
 def _scores(head: Head, x: Array) -> Array:

@@ -93,7 +93,7 @@ def test_stopping_the_recognizer(recognizer: pocketsphinx.PocketSphinx, spoken: 
 
 
 def test_dither_is_decided_by_the_signal(spoken: Waveform) -> None:
-    clean = np.concatenate([spoken.at_level(-20).samples, np.zeros(4000, np.float32)])
+    clean = np.concatenate([spoken.at_level(-20).samples, np.zeros(16_000, np.float32)])
     noisy = clean + 10 ** (-45 / 20) * np.random.default_rng(0).standard_normal(len(clean))
     assert pocketsphinx.is_too_clean(clean)
     assert not pocketsphinx.is_too_clean(noisy)

@@ -214,7 +214,7 @@ def test_a_baseline_grows_from_calm_turns_only() -> None:
 
 def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="install Attune again"):
-        acoustic.heads(tmp_path / "acoustic.npz")
+        acoustic.load(acoustic.Options(weights=tmp_path / "acoustic.npz"))
 
 
 def _analyzer() -> acoustic.Acoustic:

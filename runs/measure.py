@@ -1,0 +1,204 @@
+"""The figures of the README, made again: `python runs/measure.py tone voice latency speech FILE=WORDS …`
+
+tone     ten sentences in five emotions by unseen simulated voices: cues, and whether the reply fits the tone
+voice    the reply voice in each reply emotion: listen-back word error, pitch, pace and level against neutral
+latency  the example turn: when sound leaves, and what the graph adds to its engines
+speech   words heard in recordings of yours, given as path=what is said
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from cascade.asr.pocketsphinx import Options, PocketSphinx
+from cascade.asr.words import word_error_rate
+from cascade.audio import Waveform, joined, read_speech
+from cascade.cancel import CancelScope
+from cascade.paralinguistics import prosody
+from cascade.paralinguistics.baseline import calibrated
+from cascade.profiles import Engines, load_profile
+from cascade.tts.emotions import REPLY_SHIFTS
+from cascade.turn import REPLY_EMOTIONS, Baseline, Turn
+from distill.teaching.example import example_sentence
+from distill.teaching.voices import Speaker, UserEmotion, say, speakers
+from graphs.session import open_session
+from graphs.state import Done, Sentence, Sound
+
+TONES: tuple[UserEmotion, ...] = ("neutral", "happy", "sad", "angry", "fearful")
+SAID = (
+    "I got the job.",
+    "My boss wants to talk to me tomorrow.",
+    "We are moving to a new city.",
+    "My sister is coming to visit us.",
+    "The doctor called me this morning.",
+    "I have an exam next week.",
+    "My daughter is getting married.",
+    "I went to the supermarket today.",
+    "They are building a road behind our house.",
+    "My best friend told me the truth.",
+)
+CALM = ("The table stands by the window.", "It is ten past four.", "I put the keys on the shelf.")
+# A reply fits a tone when it is spoken in one of these emotions. Anger is met calmly, fear and sadness warmly.
+FITS: dict[UserEmotion, tuple[str, ...]] = {
+    "neutral": ("neutral", "happy", "comforting", "sorry"),
+    "happy": ("happy", "joyful"),
+    "sad": ("comforting", "sorry", "sad", "tearful"),
+    "angry": ("neutral", "comforting", "sorry"),
+    "fearful": ("comforting",),
+}
+# What the reply voice is expected to say: replies of the same kind, none of them the sentences below.
+REPLIES = (
+    "That is a lot to carry, and I am glad you told me.",
+    "You worked hard for this, and it shows.",
+    "What would help you most right now?",
+    "Take your time, I am listening.",
+)
+
+
+def one_turn(home: Path, engines: Engines, baseline: Baseline | None = None, **said: Any) -> tuple[Turn, list[Any]]:
+    async def run() -> list[Any]:
+        async with open_session(home, "measure", engines, calibration=baseline) as session:
+            return [event async for event in session.ask(**said)]
+
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        home = Path(folder)
+        events = asyncio.run(run())
+    assert isinstance(events[-1], Done)
+    return events[-1].turn, events
+
+
+def tone(home: Path, engines: Engines) -> None:
+    adults = [s for s in speakers("unseen") if s.language == "en-us" and s.age == "adult" and s.engine == "espeak"]
+    for name, calm in (("cold", False), ("with three calm sentences of the speaker", True)):
+        print(f"\n== tone, {name}: {len(SAID)} sentences × {len(TONES)} emotions, {len(adults)} unseen voices in turn")
+        rows = []
+        for number, text in enumerate(SAID):
+            speaker = adults[number % len(adults)]
+            for emotion in TONES:
+                rows.append(toned(home, engines, text, speaker, emotion, calm=calm))
+                print(rows[-1]["line"], flush=True)
+        for key in ("emotion argmax", "emotion told", "emotion right when told", "gender argmax", "fits"):
+            values = [row[key] for row in rows if row[key] is not None]
+            print(f"{key}: {sum(values)}/{len(values)}")
+        print(f"words: {np.mean([row['wer'] for row in rows]):.2f} mean word error rate")
+
+
+def toned(
+    home: Path, engines: Engines, text: str, speaker: Speaker, emotion: UserEmotion, *, calm: bool
+) -> dict[str, Any]:
+    own = [say(line, speaker, "neutral", seed=100 + i, augment=False) for i, line in enumerate(CALM)] if calm else []
+    turn, _ = one_turn(
+        home,
+        engines,
+        calibrated(own) if own else None,
+        speech=say(text, speaker, emotion, seed=7, augment=False),
+        listen_back=False,
+    )
+    cue, gender = turn.cues.emotion, turn.cues.gender
+    assert turn.transcript and turn.thought and turn.reply and cue and gender
+    fits = turn.reply.emotion in FITS[emotion]
+    told = cue.label
+    heard = f"{emotion:<8}→ {told or 'unknown (' + str(cue.best) + ')':<18}"
+    return {
+        "emotion argmax": cue.best == emotion,
+        "emotion told": told is not None,
+        "emotion right when told": None if told is None else told == emotion,
+        "gender argmax": gender.best == speaker.gender,
+        "fits": fits,
+        "wer": word_error_rate(text, turn.transcript.text),
+        "line": f"{'fits ' if fits else 'MISFIT'} {heard} [{text} | {turn.transcript.text}] "
+        f"{turn.thought.strategy}/{turn.reply.emotion}: {turn.reply.text}",
+    }
+
+
+def voice(home: Path, engines: Engines) -> None:
+    lines = home / "replies.txt"
+    lines.write_text("\n".join(REPLIES))
+    domain = PocketSphinx(Options(language_model=str(lines)))
+    print("\n== voice: word error heard by the generic recognizer, and with the domain language model; against neutral")
+    calm = measured(engines, "neutral")
+    for emotion in REPLY_EMOTIONS:
+        waves = spoken(engines, emotion)
+        errors = [
+            np.mean([word_error_rate(text, ears.transcribe(w, cancel=CancelScope()).text) for text, w in waves])
+            for ears in (engines["asr"], domain)
+        ]
+        got, shift = measured(engines, emotion), REPLY_SHIFTS[emotion]
+        pitch, pace, level = got[0] - calm[0], calm[1] / got[1], got[2] - calm[2]
+        print(
+            f"{emotion:<11} generic {errors[0]:.2f}  domain {errors[1]:.2f}   pitch {pitch:+5.1f} st ({shift.pitch_st:+.1f} meant)"
+            f"   pace × {pace:.2f} ({shift.rate:.2f})   level {level:+5.1f} dB ({shift.gain_db:+.1f})"
+        )
+    domain.close()
+
+
+def spoken(engines: Engines, emotion: Any) -> list[tuple[str, Waveform]]:
+    arguments: dict[str, Any] = {"emotion": emotion, "intensity": 0.7, "rate": 1.0, "seed": 0, "cancel": CancelScope()}
+    return [(text, engines["tts"].speak(text, **arguments).wave) for text in REPLIES]
+
+
+def measured(engines: Engines, emotion: Any) -> tuple[float, float, float]:
+    """Pitch in semitones, seconds, level in dB of all replies together."""
+    whole = joined([wave for _, wave in spoken(engines, emotion)])
+    found = prosody.load(prosody.Options()).analyze(whole, baseline=None, cancel=CancelScope()).prosody
+    assert found is not None and found.pitch_hz is not None
+    return 12 * float(np.log2(found.pitch_hz)), whole.duration_s, whole.level_dbfs
+
+
+def latency(home: Path, engines: Engines, turns: int = 10) -> None:
+    speech, about = example_sentence()
+    print(f"\n== latency: {about}")
+    extra, first, last = [], [], []
+    for _ in range(turns):
+        turn, events = one_turn(home, engines, speech=speech)
+        stages = turn.timings.stages_s
+        listening = max(stages[s] for s in ("asr", "emotion", "speaker", "events", "prosody"))
+        # Reasoning runs beside speaking; the longer of the two is what the turn waits for.
+        extra.append(turn.timings.total_s - listening - max(stages["reasoning"], stages["tts"]))
+        first.append(next(event.at_s for event in events if isinstance(event, Sound)))
+        last.append([event.at_s for event in events if isinstance(event, Sentence)][-1])
+    sounds = [event.at_s for event in events if isinstance(event, Sound)]
+    print(f"first sound {median(first):.2f} s; last sentence handed to the voice at {median(last):.2f} s")
+    print(f"one turn: sounds leave at {', '.join(f'{at:.2f}' for at in sounds)} s")
+    print(f"graph beyond its engines: median {median(extra) * 1000:.1f} ms, most {max(extra) * 1000:.1f} ms of {turns} turns")
+
+
+def speech(home: Path, engines: Engines, given: list[str]) -> None:
+    print("\n== speech")
+    for item in given:
+        path, _, words = item.partition("=")
+        turn, _ = one_turn(home, engines, speech=read_speech(path), listen_back=False)
+        assert turn.transcript and turn.reply
+        wrong = word_error_rate(words, turn.transcript.text)
+        print(f"{path}: word error rate {wrong:.2f}\n  heard: {turn.transcript.text}\n  reply: {turn.reply.text}")
+
+
+def main(arguments: list[str]) -> None:
+    given = [argument for argument in arguments if "=" in argument]
+    sections: dict[str, Callable[[Path, Engines], None]] = {
+        "tone": tone,
+        "voice": voice,
+        "latency": latency,
+        "speech": lambda home, engines: speech(home, engines, given),
+    }
+    asked = [argument for argument in arguments if "=" not in argument]
+    unknown = [name for name in asked if name not in sections]
+    if unknown or not asked:
+        sys.exit(f"measure: {' '.join(unknown) or 'nothing'} asked; legal: {', '.join(sections)}")
+    engines = Engines.load(load_profile())
+    with tempfile.TemporaryDirectory() as home:
+        for name in asked:
+            sections[name](Path(home), engines)
+    engines.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
