@@ -18,11 +18,11 @@ from cascade.cancel import CancelScope
 from cascade.engines import Prompt
 from cascade.errors import EngineFailed
 from cascade.reasoning import crisis, critic
-from cascade.reasoning.strategies import Hearing, Plan, hear, plan, rate
+from cascade.reasoning.strategies import Hearing, Plan, hear, leant, plan, rate
 from cascade.reasoning.thinking import reason
 from cascade.reasoning.understanding import Understanding, understand
 from cascade.reasoning.wording import Pen, said_before, shorter, slots_of, write, write_act, write_crisis, write_unheard
-from cascade.turn import EngineInfo, Exchange, Record, Reply, Thought
+from cascade.turn import EngineInfo, Exchange, Record, Reply, ReplyEmotion, Thought
 
 _TRIES = 12  # wordings tried against the critic before the first one without a grave fault is taken
 
@@ -129,7 +129,8 @@ def _plan(understood: Understanding, heard: Hearing, history: Sequence[Exchange]
     )
     if understood.empty or (not understood.clear and not understood.act) or (nothing_said and _is_scrap(understood)):
         soft = heard.tone in ("sad", "fearful") or (heard.events is not None and "cry" in heard.events)
-        return replace(chosen, strategy="clarify", emotion="comforting" if soft else "neutral")
+        usual: ReplyEmotion = "comforting" if soft else "happy" if heard.tone == "happy" else "neutral"
+        return replace(chosen, strategy="clarify", emotion=leant(usual, heard))
     return chosen
 
 

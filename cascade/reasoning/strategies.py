@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from cascade.reasoning.lexica import acts
 from cascade.reasoning.understanding import Understanding
 from cascade.turn import Age, Cues, Emotion, EventKind, Exchange, Gender, ReplyEmotion, Strategy
 
 _EVENT_SURE = 0.6  # a vocal event is spoken of from here on
+LEANS = 0.6  # probability of all unpleasant (or all pleasant) emotions together from which an unsure voice leans
 NOTICE_SURE = 0.6  # a mismatch of words and voice is spoken of from here on
 
 # (valence, tone) → reply emotion, strategies in the order of a conversation. Anger is never answered with anger.
@@ -58,6 +59,9 @@ _PLEASANT = {"happy", "surprised"}
 _UNPLEASANT = {"sad", "angry", "fearful", "disgusted"}
 
 
+Leaning = Literal["uneasy", "bright", ""]
+
+
 @dataclass(frozen=True)
 class Hearing:
     """The cues that are sure enough to act on."""
@@ -69,6 +73,7 @@ class Hearing:
     age: Age | None
     events: tuple[EventKind, ...] | None
     gender: Gender | None = None  # goes into the tag; no wording depends on it
+    leaning: Leaning = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,16 @@ def hear(cues: Cues, understood: Understanding) -> Hearing:
     confidence = cues.emotion.confidence if cues.emotion and emotion else None
     tone, source = _tone(emotion, events, understood.felt_emotion)
     gender = cast("Gender | None", cues.gender.label) if cues.gender else None
-    return Hearing(tone, source, confidence if source == "voice" else None, emotion, age, events, gender)
+    sure = confidence if source == "voice" else None
+    return Hearing(tone, source, sure, emotion, age, events, gender, _leaning(cues) if tone == "unknown" else "")
+
+
+def _leaning(cues: Cues) -> Leaning:
+    """Which emotion it is may be unknown, and yet be surely no pleasant one; then the voice of the reply goes by that."""
+    odds = cues.emotion.probabilities if cues.emotion else {}
+    if sum(odds.get(name, 0.0) for name in _UNPLEASANT) >= LEANS:
+        return "uneasy"
+    return "bright" if sum(odds.get(name, 0.0) for name in _PLEASANT) >= LEANS else ""
 
 
 def _events(cues: Cues) -> tuple[EventKind, ...] | None:
@@ -131,9 +145,17 @@ def plan(understood: Understanding, heard: Hearing, history: Sequence[Exchange],
         strategy, emotion = row["strategy"], _act_emotion(row["emotion"], heard.tone)
     if understood.wants_advice and not understood.act:
         strategy, emotion = "suggest", "neutral" if emotion in ("surprised", "joyful") else emotion
-    if strategy == "celebrate" and (mood != "good" or heard.tone in _UNPLEASANT):
+    if strategy == "celebrate" and (mood != "good" or heard.tone in _UNPLEASANT or heard.leaning == "uneasy"):
         strategy = "ask"
+    emotion = leant(emotion, heard)
     return Plan(strategy, emotion, intensity(heard), rate(heard), mood, agree(understood.valence, heard.tone))
+
+
+def leant(emotion: ReplyEmotion, heard: Hearing) -> ReplyEmotion:
+    """The reply emotion, moved towards where an unsure voice leans; words of its own it gets only from a sure one."""
+    if heard.leaning == "uneasy" and emotion in ("neutral", "happy", "joyful", "surprised"):
+        return "comforting"
+    return "happy" if heard.leaning == "bright" and emotion == "neutral" else emotion
 
 
 def _row(mood: str, tone: str) -> tuple[ReplyEmotion, tuple[Strategy, ...]]:

@@ -72,6 +72,9 @@ def _how(heard: Hearing) -> str:
         return f"The voice does not tell the feeling, but their own words do: {heard.tone}."
     if heard.tone_from == "event":
         return "The voice's label is unknown, but there is crying in it."
+    if heard.leaning:
+        side = "the unpleasant" if heard.leaning == "uneasy" else "the pleasant"
+        return f"The voice leans to {side} side, but not clearly enough to say more."
     return "How it sounded cannot be told, so I go by the words alone."
 
 

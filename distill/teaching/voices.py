@@ -20,12 +20,13 @@ The numbers are this project's own.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -238,11 +239,14 @@ def plain(text: str, speaker: Speaker) -> Waveform:
     if speaker.engine == "festival":
         return _festival_say(text, speaker.voice)
     voice = f"{speaker.language}+{speaker.voice}"
-    engine = EspeakProcess()  # a fresh one: in some languages a sentence sounds otherwise after another one
-    try:
-        return engine.say(text, voice=voice, rate_wpm=165, pitch=50, pitch_range=60, amplitude=90)[0]
-    finally:
-        engine.close()
+    return _espeak().say(text, voice=voice, rate_wpm=165, pitch=50, pitch_range=60, amplitude=90)[0]
+
+
+@cache
+def _espeak() -> EspeakProcess:
+    process = EspeakProcess()
+    atexit.register(process.close)
+    return process
 
 
 def _festival_say(text: str, voice: str) -> Waveform:
