@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,19 @@ class OneLineErrors(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing to add
             ctx.exit(FAILED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            click.echo(f"attune: internal error: {type(error).__name__}; details in {keep_traceback()}", err=True)
+            ctx.exit(FAILED)
+
+
+def keep_traceback() -> str:
+    """Write the traceback to a file of its own, for a report; its path."""
+    handle, path = tempfile.mkstemp(prefix="attune-crash-", suffix=".txt")
+    with os.fdopen(handle, "w") as file:
+        file.write(traceback.format_exc())
+    return path
 
 
 @click.group(cls=OneLineErrors, context_settings={"help_option_names": ["-h", "--help"]})
@@ -169,7 +183,7 @@ def deliver(turn: Turn, wav: Path, output: Path, folder: Path) -> Turn:
 @click.option("--example", is_flag=True, help="Answer an example sentence that is made on the spot, then end.")
 @click.option("--mute", is_flag=True, help="Save the reply's sound, do not play it.")
 @click.option("--no-think", is_flag=True, help="Do not show the thought.")
-@click.option("--speaker", help="Read your voice against this calibrated speaker (attune calibrate).")
+@click.option("--speaker", help="Read your voice against this calibration [me, if there is one].")
 @click.option("--seed", default=0, show_default=True)
 @home_option
 @engine_options
@@ -185,12 +199,15 @@ def chat(
     swaps: tuple[str, ...],
 ) -> None:
     """Talk: type, give the path of a recording, or press Enter and speak. Ctrl-C stops a reply."""
-    from cascade.paralinguistics.speakers import load_speaker
+    from cascade.paralinguistics.speakers import DEFAULT, load_speaker, speaker_path
     from graphs.conversation import Conversation
     from graphs.screen import Screen
     from graphs.session import check_session_id, new_session_id, open_session
 
     session_id = check_session_id(session_id) if session_id else new_session_id()
+    if speaker is None and speaker_path(home, DEFAULT).is_file():
+        speaker = DEFAULT
+        click.echo(f"Reading your voice against the calibration {DEFAULT!r}.")
     calibration = load_speaker(home, speaker) if speaker else None
     with loaded_engines(profile, swaps) as engines, loudspeaker(mute) as player, asyncio.Runner() as runner:
         opened = open_session(home, session_id, engines, calibration=calibration)
@@ -211,10 +228,12 @@ def calibrate(wavs: tuple[Path, ...], speaker: str, home: Path) -> None:
     """Learn how a speaker sounds when calm, from three calm sentences. Then: attune chat --speaker NAME."""
     from cascade.asr.voice_activity import read_turn
     from cascade.paralinguistics.baseline import calibrated
-    from cascade.paralinguistics.speakers import save_speaker
+    from cascade.paralinguistics.speakers import DEFAULT, save_speaker
 
     path = save_speaker(home, speaker, calibrated([read_turn(wav) for wav in wavs]))
-    click.echo(f"Kept {path}. Use it: attune chat --speaker {speaker}")
+    click.echo(
+        f"Kept {path}. attune chat{'' if speaker == DEFAULT else f' --speaker {speaker}'} reads your voice against it."
+    )
 
 
 @main.command()

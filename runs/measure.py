@@ -82,6 +82,7 @@ def one_turn(home: Path, engines: Engines, baseline: Baseline | None = None, **s
 
 def tone(home: Path, engines: Engines) -> None:
     adults = [s for s in speakers("unseen") if s.language == "en-us" and s.age == "adult"]
+    adults = adults[:: max(1, len(adults) // len(SAID))]  # from all engines
     for name, calm in (("cold", False), ("with three calm sentences of the speaker", True)):
         print(f"\n== tone, {name}: {len(SAID)} sentences × {len(TONES)} emotions, {len(adults)} unseen voices in turn")
         rows = []
@@ -143,11 +144,12 @@ def voice(home: Path, engines: Engines) -> None:
             np.mean([word_error_rate(text, ears.transcribe(w, cancel=CancelScope()).text) for text, w in waves])
             for ears in (engines["asr"], domain)
         ]
-        got, shift = measured(engines, emotion), REPLY_SHIFTS[emotion]
+        got, meant = measured(engines, emotion), REPLY_SHIFTS[emotion]
         pitch, pace, level = got[0] - calm[0], calm[1] / got[1], got[2] - calm[2]
         print(
-            f"{emotion:<11} generic {errors[0]:.2f}  domain {errors[1]:.2f}   pitch {pitch:+5.1f} st ({shift.pitch_st:+.1f} meant)"
-            f"   pace × {pace:.2f} ({shift.rate:.2f})   level {level:+5.1f} dB ({shift.gain_db:+.1f})"
+            f"{emotion:<11} generic {errors[0]:.2f}  domain {errors[1]:.2f}   pitch {pitch:+5.1f} st"
+            f" ({meant.pitch_st:+.1f} meant)   pace × {pace:.2f} ({meant.rate:.2f})"
+            f"   level {level:+5.1f} dB ({meant.gain_db:+.1f})"
         )
     domain.close()
 

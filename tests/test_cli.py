@@ -189,6 +189,19 @@ def test_calibrate_keeps_a_speaker_that_chat_uses(spoken: Path, voice: Espeak, t
     refused(run("calibrate", tmp_path / "tone.wav"), "no speech")
 
 
+def test_a_bug_is_one_line_and_its_traceback_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr("cascade.profiles.load_profile", broken)
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.output
+    path = Path(result.stderr.strip().rsplit(" ", 1)[1])
+    assert "boom" in path.read_text()
+    path.unlink()
+
+
 def test_doctor_shows_every_engine_and_its_licence() -> None:
     result = run("doctor")
     assert result.exit_code == 0, result.output
