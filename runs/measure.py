@@ -22,12 +22,13 @@ from cascade.asr.pocketsphinx import Options, PocketSphinx
 from cascade.asr.words import word_error_rate
 from cascade.audio import Waveform, joined, read_speech
 from cascade.cancel import CancelScope
+from cascade.engines import Prompt
 from cascade.errors import InputError
 from cascade.paralinguistics import prosody
 from cascade.paralinguistics.baseline import calibrated
 from cascade.profiles import Engines, load_profile
 from cascade.tts.emotions import REPLY_SHIFTS
-from cascade.turn import REPLY_EMOTIONS, Baseline, Turn
+from cascade.turn import REPLY_EMOTIONS, Baseline, Cues, EmotionCue, Transcript, Turn
 from distill.teaching.example import example_sentence
 from distill.teaching.voices import Speaker, UserEmotion, say, speakers
 from graphs.session import open_session
@@ -59,12 +60,24 @@ FITS: dict[UserEmotion, tuple[str, ...]] = {
     "angry": ("neutral", "comforting", "sorry"),
     "fearful": ("comforting",),
 }
-# What the reply voice is expected to say: replies of the same kind, none of them the sentences below.
-REPLIES = (
-    "That is a lot to carry, and I am glad you told me.",
-    "You worked hard for this, and it shows.",
-    "What would help you most right now?",
-    "Take your time, I am listening.",
+# What people say elsewhere: the language model of the reply voice is built from the answers to these.
+OTHERS = (
+    "I failed my driving test again.",
+    "My grandmother died last week.",
+    "I cannot sleep because of the noise next door.",
+    "They gave me the promotion.",
+    "My son will not talk to me.",
+    "I am flying alone for the first time.",
+    "The rent went up and I am worried about money.",
+    "We won the final yesterday.",
+    "My cat is ill.",
+    "I broke up with my partner.",
+    "I have a job interview on Monday.",
+    "My computer lost all my work.",
+    "We had dinner with the neighbours.",
+    "I have to go to the hospital.",
+    "My friend forgot my birthday.",
+    "I am learning to play the piano.",
 )
 
 
@@ -133,18 +146,23 @@ def calibration(speaker: Speaker) -> Baseline | None:
 
 
 def voice(home: Path, engines: Engines) -> None:
+    expected, replies = written_replies(engines)
     lines = home / "replies.txt"
-    lines.write_text("\n".join(REPLIES))
+    lines.write_text("\n".join(expected))
     domain = PocketSphinx(Options(language_model=str(lines)))
-    print("\n== voice: word error heard by the generic recognizer, and with the domain language model; against neutral")
-    calm = measured(engines, "neutral")
+    verbatim = sum(reply in expected for reply in replies)
+    print(
+        f"\n== voice: word error of {len(replies)} reply sentences as the generic recognizer hears them, and with a language"
+        f"\nmodel of {len(expected)} sentences the counsellor writes to other words ({verbatim} of the {len(replies)} are among them)"
+    )
+    calm = measured(engines, "neutral", replies)
     for emotion in REPLY_EMOTIONS:
-        waves = spoken(engines, emotion)
+        waves = spoken(engines, emotion, replies)
         errors = [
             np.mean([word_error_rate(text, ears.transcribe(w, cancel=CancelScope()).text) for text, w in waves])
             for ears in (engines["asr"], domain)
         ]
-        got, meant = measured(engines, emotion), REPLY_SHIFTS[emotion]
+        got, meant = measured(engines, emotion, replies), REPLY_SHIFTS[emotion]
         pitch, pace, level = got[0] - calm[0], calm[1] / got[1], got[2] - calm[2]
         print(
             f"{emotion:<11} generic {errors[0]:.2f}  domain {errors[1]:.2f}   pitch {pitch:+5.1f} st"
@@ -154,14 +172,29 @@ def voice(home: Path, engines: Engines) -> None:
     domain.close()
 
 
-def spoken(engines: Engines, emotion: Any) -> list[tuple[str, Waveform]]:
+def written_replies(engines: Engines) -> tuple[list[str], list[str]]:
+    """Sentences the counsellor writes: to `OTHERS` in many ways, for the language model; and to `SAID`, to be spoken."""
+    expected = {
+        line for text in OTHERS for tone in TONES for seed in range(4) for line in written(engines, text, tone, seed)
+    }
+    replies = [line for text, tone in zip(SAID, TONES * 2, strict=True) for line in written(engines, text, tone, 0)]
+    return sorted(expected), list(dict.fromkeys(replies))[:12]
+
+
+def written(engines: Engines, text: str, tone: UserEmotion, seed: int) -> list[str]:
+    cue = EmotionCue(probabilities={tone: 1.0}, engine="given")
+    prompt = Prompt(Transcript(text=text, engine="typed"), Cues(emotion=cue), seed=seed)
+    return [item for item in engines["reasoning"].respond(prompt, cancel=CancelScope()) if isinstance(item, str)]
+
+
+def spoken(engines: Engines, emotion: Any, replies: list[str]) -> list[tuple[str, Waveform]]:
     arguments: dict[str, Any] = {"emotion": emotion, "intensity": 0.7, "rate": 1.0, "seed": 0, "cancel": CancelScope()}
-    return [(text, engines["tts"].speak(text, **arguments).wave) for text in REPLIES]
+    return [(text, engines["tts"].speak(text, **arguments).wave) for text in replies]
 
 
-def measured(engines: Engines, emotion: Any) -> tuple[float, float, float]:
+def measured(engines: Engines, emotion: Any, replies: list[str]) -> tuple[float, float, float]:
     """Pitch in semitones, seconds, level in dB of all replies together."""
-    whole = joined([wave for _, wave in spoken(engines, emotion)])
+    whole = joined([wave for _, wave in spoken(engines, emotion, replies)])
     found = prosody.load(prosody.Options()).analyze(whole, baseline=None, cancel=CancelScope()).prosody
     assert found is not None
     assert found.pitch_hz is not None
@@ -176,8 +209,8 @@ def latency(home: Path, engines: Engines, turns: int = 10) -> None:
         turn, events = one_turn(home, engines, speech=speech)
         stages = turn.timings.stages_s
         listening = max(stages[s] for s in ("asr", "emotion", "speaker", "events", "prosody"))
-        # Reasoning runs beside speaking; the longer of the two is what the turn waits for.
-        extra.append(turn.timings.total_s - listening - max(stages["reasoning"], stages["tts"]))
+        # The counsellor composes before its first sentence leaves, so that speaking only begins after it.
+        extra.append(turn.timings.total_s - listening - stages["reasoning"] - stages["tts"])
         first.append(next(event.at_s for event in events if isinstance(event, Sound)))
         last.append([event.at_s for event in events if isinstance(event, Sentence)][-1])
     sounds = [event.at_s for event in events if isinstance(event, Sound)]

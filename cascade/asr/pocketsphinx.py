@@ -25,6 +25,7 @@ LEVEL_DBFS = -20.0  # every utterance is brought to this level before noise is j
 DITHER_DBFS = -54.0
 CLEAN_FLOOR_DB = -45.0
 FLOOR_PERCENTILE = 5
+MARGIN = 0.1  # by which noise must make it surer of speech that has noise already
 SURE, UNSURE = 0.8, 0.5  # mean word posterior; measured: word error about .05 above SURE, .4 and more below UNSURE
 
 
@@ -76,11 +77,12 @@ class PocketSphinx:
             return self._listened(_with_noise(samples), cancel)
         plain = self._listened(samples, cancel)
         confidence = plain["confidence"] or 0.0
-        doubtful = confidence < UNSURE or (confidence < SURE and floor_db(samples) < CLEAN_FLOOR_DB)
-        if self._dither == "off" or not doubtful:
+        too_clean = floor_db(samples) < CLEAN_FLOOR_DB
+        if self._dither == "off" or confidence >= (SURE if too_clean else UNSURE):
             return plain
         noisy = self._listened(_with_noise(samples), cancel)
-        return noisy if (noisy["confidence"] or 0.0) > confidence else plain
+        needed = confidence if too_clean else confidence + MARGIN
+        return noisy if (noisy["confidence"] or 0.0) > needed else plain
 
     def _listened(self, samples: Samples, cancel: CancelScope) -> dict[str, Any]:
         header, _ = self._worker.ask({}, Waveform(samples, SAMPLE_RATE).pcm16(), cancel=cancel)

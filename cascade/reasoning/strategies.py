@@ -138,6 +138,8 @@ def mood_of(understood: Understanding) -> str:
 def plan(understood: Understanding, heard: Hearing, history: Sequence[Exchange], attempt: int) -> Plan:
     """Choose strategy, reply emotion, intensity and rate."""
     mood = mood_of(understood)
+    if mood == "good" and heard.leaning == "uneasy":
+        mood = "neutral"  # good news in a voice that is surely not glad: no congratulations
     emotion, choices = _row(mood, heard.tone)
     strategy = _pick(choices, understood, history, attempt)
     if understood.act:
