@@ -117,6 +117,7 @@ def loaded_engines(profile: str, swaps: tuple[str, ...]) -> Iterator[Engines]:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the whole turn as JSON.")
 @click.option("--no-think", is_flag=True, help="Do not show the thought.")
+@click.option("--no-judge", is_flag=True, help="Do not listen back to the reply: no scores, done sooner.")
 @click.option("--speaker", help="Read the voice against this calibrated speaker.")
 @click.option("--seed", default=0, show_default=True)
 @home_option
@@ -126,6 +127,7 @@ def ask(
     output: Path,
     as_json: bool,
     no_think: bool,
+    no_judge: bool,
     speaker: str | None,
     seed: int,
     home: Path,
@@ -147,7 +149,7 @@ def ask(
 
     async def run(engines: Engines, folder: Path) -> Turn:
         async with open_session(folder, "ask", engines, calibration=calibration) as session:
-            return await one_turn(session, show, speech=speech, seed=seed)
+            return await one_turn(session, show, speech=speech, seed=seed, listen_back=not no_judge)
 
     with loaded_engines(profile, swaps) as engines, tempfile.TemporaryDirectory() as folder:
         turn = asyncio.run(run(engines, Path(folder)))
@@ -183,6 +185,7 @@ def deliver(turn: Turn, wav: Path, output: Path, folder: Path) -> Turn:
 @click.option("--example", is_flag=True, help="Answer an example sentence that is made on the spot, then end.")
 @click.option("--mute", is_flag=True, help="Save the reply's sound, do not play it.")
 @click.option("--no-think", is_flag=True, help="Do not show the thought.")
+@click.option("--no-judge", is_flag=True, help="Do not listen back to replies: no scores, done sooner.")
 @click.option("--speaker", help="Read your voice against this calibration [me, if there is one].")
 @click.option("--seed", default=0, show_default=True)
 @home_option
@@ -192,6 +195,7 @@ def chat(
     example: bool,
     mute: bool,
     no_think: bool,
+    no_judge: bool,
     speaker: str | None,
     seed: int,
     home: Path,
@@ -214,7 +218,7 @@ def chat(
         session = runner.run(opened.__aenter__())
         try:
             screen = Screen(think=not no_think, folder=session.folder)
-            conversation = Conversation(runner, session, screen, player, seed)
+            conversation = Conversation(runner, session, screen, player, seed=seed, listen_back=not no_judge)
             show_example(conversation) if example else conversation.run()
         finally:
             runner.run(opened.__aexit__(None, None, None))

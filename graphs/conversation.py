@@ -30,9 +30,17 @@ class Conversation:
     """Turns run in `runner`, so that Ctrl-C during one stops that turn alone."""
 
     def __init__(
-        self, runner: asyncio.Runner, session: Session, screen: Screen, player: Player | None, seed: int
+        self,
+        runner: asyncio.Runner,
+        session: Session,
+        screen: Screen,
+        player: Player | None,
+        *,
+        seed: int,
+        listen_back: bool,
     ) -> None:
-        self.runner, self.session, self.screen, self.player, self.seed = runner, session, screen, player, seed
+        self.runner, self.session, self.screen, self.player = runner, session, screen, player
+        self.seed, self.listen_back = seed, listen_back
 
     def run(self) -> None:
         """Until /quit, end of input, or Ctrl-C at the prompt."""
@@ -61,7 +69,10 @@ class Conversation:
             click.echo(f"attune: {error}", err=True)
 
     def turn(self, **said: Any) -> Turn:
-        turn = self.runner.run(one_turn(self.session, self.screen, player=self.player, seed=self.seed, **said))
+        answered = one_turn(
+            self.session, self.screen, player=self.player, seed=self.seed, listen_back=self.listen_back, **said
+        )
+        turn = self.runner.run(answered)
         stopped(turn)
         return turn
 
@@ -88,11 +99,15 @@ async def one_turn(
     player: Player | None = None,
     resume: bool = False,
     seed: int = 0,
+    listen_back: bool = True,
     **said: Any,
 ) -> Turn:
     """One turn that Ctrl-C stops, and only it."""
     cancel = CancelScope()
-    events = session.resume(cancel=cancel) if resume else session.ask(cancel=cancel, seed=seed, **said)
+    if resume:
+        events = session.resume(cancel=cancel, listen_back=listen_back)
+    else:
+        events = session.ask(cancel=cancel, seed=seed, listen_back=listen_back, **said)
     with _stopped_by_ctrl_c(cancel, player):
         return await talk(session, events, show, player=player, cancel=cancel)
 

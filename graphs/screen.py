@@ -172,7 +172,7 @@ class Screen:
 
 
 def saved(path: Path) -> None:
-    _print(line("saved", str(path)))
+    _print(click.style(f"{'saved':>{LABEL_WIDTH}}", fg="cyan") + f"  {path}")  # never wrapped: it is there to be copied
 
 
 def stopped(turn: Turn) -> None:

@@ -82,9 +82,9 @@ class Session:
         async for event in self._stream(begin, context):
             yield event
 
-    async def resume(self, *, cancel: CancelScope | None = None) -> AsyncIterator[Event]:
+    async def resume(self, *, cancel: CancelScope | None = None, listen_back: bool = True) -> AsyncIterator[Event]:
         """Finish the turn in whose middle the program ended, from its last checkpoint."""
-        async for event in self._stream(None, self._context(cancel, True)):
+        async for event in self._stream(None, self._context(cancel, listen_back)):
             yield event
 
     async def stopped(self, turn: Turn, heard_text: str) -> Turn:

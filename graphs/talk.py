@@ -30,7 +30,10 @@ async def talk(
     sounds: list[Sound] = []
     played_before = player.played_s if player else 0.0
     turn: Turn | None = None
+    playing: asyncio.Task[None] | None = None
     async for event in events:
+        if isinstance(event, Done) and playing:
+            await playing  # the judge listened meanwhile; its line comes when the person has heard the reply, too
         show(event)
         if isinstance(event, Sound):
             if player and not cancel.cancelled:
@@ -39,7 +42,7 @@ async def talk(
         elif isinstance(event, Done):
             turn = event.turn
         elif isinstance(event, Answered) and player:
-            await _played(player, cancel)  # the judge listens only after the person has
+            playing = asyncio.create_task(_played(player, cancel))
     assert turn is not None, "the graph ends every turn with Done"
     if player and cancel.cancelled and sounds:
         turn = await session.stopped(turn, heard_text(sounds, player.played_s - played_before))

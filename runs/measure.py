@@ -153,7 +153,7 @@ def voice(home: Path, engines: Engines) -> None:
     verbatim = sum(reply in expected for reply in replies)
     print(
         f"\n== voice: word error of {len(replies)} reply sentences as the generic recognizer hears them, and with a language"
-        f"\nmodel of {len(expected)} sentences the counsellor writes to other words ({verbatim} of the {len(replies)} are among them)"
+        f"\nmodel of {len(expected)} sentences it writes to other words ({verbatim} of these among them)"
     )
     calm = measured(engines, "neutral", replies)
     for emotion in REPLY_EMOTIONS:
