@@ -12,6 +12,7 @@ import asyncio
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +29,7 @@ from cascade.paralinguistics import prosody
 from cascade.paralinguistics.baseline import calibrated
 from cascade.profiles import Engines, load_profile
 from cascade.tts.emotions import REPLY_SHIFTS
-from cascade.turn import REPLY_EMOTIONS, Baseline, Cues, EmotionCue, Transcript, Turn
+from cascade.turn import REPLY_EMOTIONS, Baseline, Cues, EmotionCue, EngineInfo, Transcript, Turn
 from distill.teaching.example import example_sentence
 from distill.teaching.voices import Speaker, UserEmotion, say, speakers
 from graphs.session import open_session
@@ -81,6 +82,18 @@ OTHERS = (
 )
 
 
+class Given:
+    """A recognizer that knows the words: what the cues and the reply are worth without recognition errors."""
+
+    info = EngineInfo(name="given", version="1")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def transcribe(self, speech: Waveform, *, cancel: CancelScope) -> Transcript:
+        return Transcript(text=self.text, engine="given")
+
+
 def one_turn(home: Path, engines: Engines, baseline: Baseline | None = None, **said: Any) -> tuple[Turn, list[Any]]:
     async def run() -> list[Any]:
         async with open_session(home, "measure", engines, calibration=baseline) as session:
@@ -96,13 +109,18 @@ def one_turn(home: Path, engines: Engines, baseline: Baseline | None = None, **s
 def tone(home: Path, engines: Engines) -> None:
     adults = [s for s in speakers("unseen") if s.language == "en-us" and s.age == "adult"]
     adults = adults[:: max(1, len(adults) // len(SAID))]  # from all engines
-    for name, calm in (("cold", False), ("with three calm sentences of the speaker", True)):
+    for name, calm, given in (
+        ("cold", False, False),
+        ("with three calm sentences of the speaker", True, False),
+        ("with three calm sentences of the speaker, and the words given instead of recognized", True, True),
+    ):
         print(f"\n== tone, {name}: {len(SAID)} sentences × {len(TONES)} emotions, {len(adults)} unseen voices in turn")
         rows = []
         for number, text in enumerate(SAID):
             speaker = adults[number % len(adults)]
             for emotion in TONES:
-                rows.append(toned(home, engines, text, speaker, emotion, calm=calm))
+                listening = replace(engines, loaded={**engines.loaded, "asr": Given(text)}) if given else engines
+                rows.append(toned(home, listening, text, speaker, emotion, calm=calm))
                 print(rows[-1]["line"], flush=True)
         for key in ("emotion argmax", "emotion told", "emotion right when told", "gender argmax", "fits"):
             values = [row[key] for row in rows if row[key] is not None]
@@ -121,7 +139,11 @@ def toned(
         listen_back=False,
     )
     cue, gender = turn.cues.emotion, turn.cues.gender
-    assert all((turn.transcript, turn.thought, turn.reply, cue, gender)), turn.failures
+    assert turn.transcript is not None
+    assert turn.thought is not None
+    assert turn.reply is not None, turn.failures
+    assert cue is not None
+    assert gender is not None
     fits = turn.reply.emotion in FITS[emotion]
     told = cue.label
     heard = f"{emotion:<8}→ {told or 'unknown (' + str(cue.best) + ')':<18}"
