@@ -28,7 +28,7 @@ $(VENV)/bin/python:
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 
 $(VENV)/.core: pyproject.toml | $(VENV)/bin/python
-	@echo "Setting up Attune's core in $(VENV) (about 100 MB, once)"
+	@echo "Setting up Attune's core in $(VENV) (about 80 MB, once)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 

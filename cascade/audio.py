@@ -20,7 +20,7 @@ from cascade.turn import AudioRef
 Samples = np.ndarray[tuple[int], np.dtype[np.float32]]
 
 MIN_INPUT_S = 0.1  # shorter than any word
-MAX_INPUT_S = 300.0  # a turn of conversation, not a lecture
+MAX_INPUT_S = 120.0  # a turn of conversation, not a lecture
 SILENCE_DBFS = -70.0  # below the noise floor of any microphone that was open
 SAMPLE_RATE = 16_000  # what recognizers and analyzers read
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from cascade.asr.language_model import arpa_from_text
 from cascade.asr.voice_activity import speech_spans
@@ -34,7 +35,7 @@ class Options(Record):
 
     dither: Literal["auto", "on", "off"] = "auto"
     language_model: str | None = None
-    timeout_s: float = 120.0
+    timeout_s: float = Field(default=150.0, gt=0)  # of one decoding
 
 
 class PocketSphinx:
