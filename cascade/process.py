@@ -68,10 +68,7 @@ class WorkerProcess:
     def _answer(self, request: dict[str, Any], payload: bytes, cancel: CancelScope) -> tuple[dict[str, Any], bytes]:
         process = self._running()
         try:
-            assert process.stdin is not None
-            process.stdin.write(json.dumps(request).encode() + b"\n" + payload)
-            process.stdin.flush()
-            header, body = self._response(process, cancel)
+            header, body = self._exchange(process, json.dumps(request).encode() + b"\n" + payload, cancel)
         except (BrokenPipeError, _Died):
             raise _Died(self._kill()) from None
         except (Cancelled, EngineTimeout):
@@ -81,21 +78,28 @@ class WorkerProcess:
             raise EngineFailed(f"{self.name}: {header['error']}")
         return header, body
 
-    def _response(self, process: subprocess.Popen[bytes], cancel: CancelScope) -> tuple[dict[str, Any], bytes]:
-        buffer, header, deadline = b"", None, time.monotonic() + self.timeout_s
+    def _exchange(
+        self, process: subprocess.Popen[bytes], message: bytes, cancel: CancelScope
+    ) -> tuple[dict[str, Any], bytes]:
+        """Write and read as the pipes allow, never waiting for one alone: a process that hangs takes nothing, either."""
+        assert process.stdin is not None
+        assert process.stdout is not None
+        unsent, buffer, header = memoryview(message), b"", None
+        deadline = time.monotonic() + self.timeout_s
         with selectors.DefaultSelector() as selector:
-            assert process.stdout is not None
             selector.register(process.stdout, selectors.EVENT_READ)
+            selector.register(process.stdin, selectors.EVENT_WRITE)
             while header is None or len(buffer) < header.get("bytes", 0):
                 cancel.check()
                 if time.monotonic() > deadline:
                     raise EngineTimeout(f"{self.name} did not answer within {self.timeout_s:.0f} s")
-                if not selector.select(POLL_S):
-                    continue
-                piece = os.read(process.stdout.fileno(), 1 << 20)
-                if not piece:
-                    raise _Died
-                buffer += piece
+                for key, _ in selector.select(POLL_S):
+                    if key.fileobj is process.stdin:
+                        unsent = unsent[os.write(key.fd, unsent) :]
+                        if not unsent:
+                            selector.unregister(process.stdin)
+                    else:
+                        buffer += _read(key.fd)
                 if header is None and b"\n" in buffer:
                     line, buffer = buffer.split(b"\n", 1)
                     header = json.loads(line)
@@ -113,6 +117,8 @@ class WorkerProcess:
                 bufsize=0,
                 start_new_session=True,  # Ctrl-C is for the caller to handle
             )
+            assert self._process.stdin is not None
+            os.set_blocking(self._process.stdin.fileno(), False)
         return self._process
 
     def _kill(self) -> str:
@@ -131,3 +137,10 @@ class WorkerProcess:
             errors.seek(0)
             lines = errors.read().decode(errors="replace").strip().splitlines()
         return lines[-1][:200] if lines else ""
+
+
+def _read(descriptor: int) -> bytes:
+    piece = os.read(descriptor, 1 << 20)
+    if not piece:
+        raise _Died
+    return piece

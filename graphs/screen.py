@@ -176,9 +176,10 @@ def saved(path: Path) -> None:
 
 
 def stopped(turn: Turn) -> None:
-    """After a turn that the person stopped."""
+    """After a turn whose reply was not heard to its end: the person stopped it, or it failed."""
     if turn.heard_text is not None:
-        _print(line("stopped", f"heard: {turn.heard_text or 'nothing'}"))
+        failed = any(failure.stage in ("reasoning", "tts") for failure in turn.failures)
+        _print(line("no answer" if failed else "stopped", f"heard: {turn.heard_text or 'nothing'}"))
 
 
 def _print(*rows: str) -> None:

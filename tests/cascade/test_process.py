@@ -76,6 +76,15 @@ def test_a_hanging_worker_is_ended_at_its_limit(worker: WorkerProcess) -> None:
     assert worker.ask({"do": "echo"}, b"y", cancel=CancelScope())[1] == b"yy"
 
 
+def test_a_worker_that_takes_no_input_is_ended_too(worker: WorkerProcess) -> None:
+    worker.ask({"do": "echo"}, cancel=CancelScope())
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    with pytest.raises(EngineTimeout, match="within 1 s"):
+        worker.ask({"do": "echo"}, bytes(1_000_000), cancel=CancelScope())
+    assert worker.ask({"do": "echo"}, b"y", cancel=CancelScope())[1] == b"yy"
+
+
 def test_cancelling_ends_the_work_within_100_ms(worker: WorkerProcess) -> None:
     worker.ask({"do": "echo"}, cancel=CancelScope())
     scope, stopped_at = CancelScope(), []
