@@ -137,6 +137,7 @@ def ask(
     """Answer one spoken sentence: WAV in, WAV out."""
     from cascade.asr.voice_activity import read_turn
     from cascade.audio import check_writable
+    from cascade.errors import InputError
     from cascade.paralinguistics.speakers import load_speaker
     from graphs.conversation import one_turn
     from graphs.screen import Screen, Silent, saved
@@ -144,6 +145,8 @@ def ask(
 
     speech = read_turn(wav)
     check_writable(output)
+    if output.exists() and output.samefile(wav):
+        raise InputError(f"{output}: is the recording itself; give the reply a file of its own")
     calibration = load_speaker(home, speaker) if speaker else None
     show = Silent() if as_json else Screen(think=not no_think)
 
@@ -209,7 +212,7 @@ def chat(
     from graphs.session import check_session_id, new_session_id, open_session
 
     session_id = check_session_id(session_id) if session_id else new_session_id()
-    if speaker is None and speaker_path(home, DEFAULT).is_file():
+    if speaker is None and not example and speaker_path(home, DEFAULT).is_file():
         speaker = DEFAULT
         click.echo(f"Reading your voice against the calibration {DEFAULT!r}.")
     calibration = load_speaker(home, speaker) if speaker else None
@@ -279,7 +282,13 @@ def analyzer() -> None:
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that synthesize.")
 def train(out: Path, clips: int, seed: int, workers: int) -> None:
     """Synthesize emotional speech and train the classifier on it: acoustic.npz and acoustic.json, its card."""
+    from cascade.errors import InputError
     from distill.training.analyzer import shown, train
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
 
     def progress(done: int, of: int) -> None:
         click.echo(f"\r{done} of {of} speakers measured", nl=done == of, err=True)

@@ -196,6 +196,8 @@ def check_writable(path: Path) -> None:
     """Raise InputError if `path` could not be written, before any work is done for it. Leaves nothing behind."""
     if path.is_dir():
         raise InputError(f"{path}: is a directory; give a file to write")
+    if path.suffix.lower() != ".wav":
+        raise InputError(f"{path}: replies are written as WAV; give a name that ends in .wav")
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part"):
             pass

@@ -114,6 +114,9 @@ def test_bad_settings_are_one_line_and_exit_2(spoken: Path, tmp_path: Path) -> N
     refused(run("ask", spoken, "-o", out, "--speaker", "nobody"), "known: none yet")
     refused(run("ask", spoken, "-o", tmp_path / "no" / "where.wav"), "cannot be written")
     refused(run("ask", spoken, "-o", tmp_path), "is a directory")
+    refused(run("ask", spoken, "-o", tmp_path / "out.mp3"), "ends in .wav")
+    refused(run("ask", spoken, "-o", spoken), "is the recording itself")
+    refused(run("analyzer", "train", "-o", "/proc/attune"), "cannot be written")
     refused(run("chat", "--session", "../evil"), "letters, digits")
     assert not out.exists()
 
