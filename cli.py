@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import sys
 import tempfile
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from graphs.conversation import Conversation
 
 BAD_INPUT, FAILED = 2, 1  # exit codes
+MIN_CALM_CLIPS = 3
 
 NEXT_STEPS = """
 To talk to it yourself (first `source .venv/bin/activate`):
@@ -71,6 +73,9 @@ def keep_traceback() -> str:
 @click.version_option(package_name="attune")
 def main() -> None:
     """Attune: a spoken sentence gets a spoken answer that fits what was said and how."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign gets a question mark, not a crash
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,7 +124,7 @@ def loaded_engines(profile: str, swaps: tuple[str, ...]) -> Iterator[Engines]:
 @click.option("--no-think", is_flag=True, help="Do not show the thought.")
 @click.option("--no-judge", is_flag=True, help="Do not listen back to the reply: no scores, done sooner.")
 @click.option("--speaker", help="Read the voice against this calibrated speaker.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed, same reply.")
 @home_option
 @engine_options
 def ask(
@@ -134,7 +139,10 @@ def ask(
     profile: str,
     swaps: tuple[str, ...],
 ) -> None:
-    """Answer one spoken sentence: WAV in, WAV out."""
+    """Answer one recording with speech.
+
+    WAV is the path of a WAV, FLAC, OGG or MP3 file of 0.1 s to 2 min.
+    """
     from cascade.asr.voice_activity import read_turn
     from cascade.audio import check_writable
     from cascade.errors import InputError
@@ -188,9 +196,9 @@ def deliver(turn: Turn, wav: Path, output: Path, folder: Path) -> Turn:
 @click.option("--example", is_flag=True, help="Answer an example sentence that is made on the spot, then end.")
 @click.option("--mute", is_flag=True, help="Save the reply's sound, do not play it.")
 @click.option("--no-think", is_flag=True, help="Do not show the thought.")
-@click.option("--no-judge", is_flag=True, help="Do not listen back to replies: no scores, done sooner.")
+@click.option("--judge/--no-judge", default=None, help="Listen back to replies and score them [while they play].")
 @click.option("--speaker", help="Read your voice against this calibration [me, if there is one].")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed, same reply.")
 @home_option
 @engine_options
 def chat(
@@ -198,20 +206,23 @@ def chat(
     example: bool,
     mute: bool,
     no_think: bool,
-    no_judge: bool,
+    judge: bool | None,
     speaker: str | None,
     seed: int,
     home: Path,
     profile: str,
     swaps: tuple[str, ...],
 ) -> None:
-    """Talk: type, give the path of a recording, or press Enter and speak. Ctrl-C stops a reply."""
+    """Talk with it in a terminal.
+
+    Type, give the path of a recording, or press Enter and speak. Ctrl-C stops a reply.
+    """
     from cascade.paralinguistics.speakers import DEFAULT, load_speaker, speaker_path
     from graphs.conversation import Conversation
     from graphs.screen import Screen
     from graphs.session import check_session_id, new_session_id, open_session
 
-    session_id = check_session_id(session_id) if session_id else new_session_id()
+    session_id = new_session_id() if session_id is None else check_session_id(session_id)
     if speaker is None and not example and speaker_path(home, DEFAULT).is_file():
         speaker = DEFAULT
         click.echo(f"Reading your voice against the calibration {DEFAULT!r}.")
@@ -220,8 +231,10 @@ def chat(
         opened = open_session(home, session_id, engines, calibration=calibration)
         session = runner.run(opened.__aenter__())
         try:
+            if judge is None:
+                judge = example or player is not None  # without sound the next line would have to wait for it
             screen = Screen(think=not no_think, folder=session.folder)
-            conversation = Conversation(runner, session, screen, player, seed=seed, listen_back=not no_judge)
+            conversation = Conversation(runner, session, screen, player, seed=seed, listen_back=judge)
             show_example(conversation) if example else conversation.run()
         finally:
             runner.run(opened.__aexit__(None, None, None))
@@ -232,21 +245,33 @@ def chat(
 @click.option("--speaker", default="me", show_default=True, help="Under which name to keep it.")
 @home_option
 def calibrate(wavs: tuple[Path, ...], speaker: str, home: Path) -> None:
-    """Learn how a speaker sounds when calm, from three calm sentences. Then: attune chat --speaker NAME."""
+    """Learn how you sound when calm.
+
+    WAVS are three or more recordings of different calm sentences. `chat` then reads your voice against them, as does
+    `ask --speaker NAME`.
+    """
     from cascade.asr.voice_activity import read_turn
+    from cascade.errors import InputError
     from cascade.paralinguistics.baseline import calibrated
     from cascade.paralinguistics.speakers import DEFAULT, save_speaker
 
-    path = save_speaker(home, speaker, calibrated([read_turn(wav) for wav in wavs]))
+    clips = [read_turn(wav) for wav in wavs]
+    different = len({clip.sha256 for clip in clips})
+    if different < MIN_CALM_CLIPS:
+        raise InputError(
+            f"{different} different recordings given; calibration takes {MIN_CALM_CLIPS} calm sentences or more"
+        )
+    path = save_speaker(home, speaker, calibrated(clips))
     click.echo(
-        f"Kept {path}. attune chat{'' if speaker == DEFAULT else f' --speaker {speaker}'} reads your voice against it."
+        f"Kept {path} (delete it to forget).\n"
+        f"attune chat{'' if speaker == DEFAULT else f' --speaker {speaker}'} reads your voice against it."
     )
 
 
 @main.command()
 @engine_options
 def doctor(profile: str, swaps: tuple[str, ...]) -> None:
-    """Show every engine: which this profile uses, whether it works here, and what it lacks."""
+    """Show every engine and what it lacks here."""
     from cascade.doctor import devices, examine
     from cascade.profiles import load_profile
 
@@ -270,7 +295,7 @@ def doctor(profile: str, swaps: tuple[str, ...]) -> None:
 
 @main.group()
 def analyzer() -> None:
-    """Attune's own acoustic classifier: train it anew, or score it on your recordings."""
+    """Train or score the acoustic classifier."""
 
 
 @analyzer.command()
@@ -278,10 +303,13 @@ def analyzer() -> None:
     "-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to."
 )
 @click.option("--clips", default=4200, show_default=True, type=click.IntRange(min=200), help="Clips to synthesize.")
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0))
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that synthesize.")
 def train(out: Path, clips: int, seed: int, workers: int) -> None:
-    """Synthesize emotional speech and train the classifier on it: acoustic.npz and acoustic.json, its card."""
+    """Train it anew on speech it synthesizes.
+
+    Writes acoustic.npz and acoustic.json, its card.
+    """
     from cascade.errors import InputError
     from distill.training.analyzer import shown, train
 
@@ -302,7 +330,10 @@ def train(out: Path, clips: int, seed: int, workers: int) -> None:
 @click.argument("labels", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--seed", default=0, show_default=True, help="Which three neutral clips of a speaker are the baseline.")
 def score(labels: Path, seed: int) -> None:
-    """Score the shipped classifier on LABELS, a CSV with file, emotion, gender, and if known age and speaker."""
+    """Score it on your labelled recordings.
+
+    LABELS is a CSV with the columns file, emotion, gender, and if known age and speaker.
+    """
     from distill.training.analyzer import score, shown
 
     click.echo(shown(score(labels, seed=seed)))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError, ValidationInfo
 
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
@@ -172,18 +173,33 @@ def engine_module(stage: Stage, name: str) -> ModuleType:
         raise EngineUnavailable(f"{stage}={name} needs the module {error.name!r}: {install}") from error
 
 
-def parse_options(stage: Stage, name: str, options: dict[str, Any]) -> Record:
-    """The engine's own frozen options. Raises ConfigError naming the bad key or value and the legal ones."""
+def _existing(path: Path, info: ValidationInfo) -> Path:
+    folder: Path = (info.context or {}).get("folder", Path())
+    whole = (folder / path.expanduser()).absolute()
+    if not whole.is_file():
+        raise ValueError(f"no such file: {whole}")
+    return whole
+
+
+ExistingFile = Annotated[Path, AfterValidator(_existing)]  # an option that names a file, relative to its profile
+
+
+def parse_options(stage: Stage, name: str, options: dict[str, Any], folder: Path = Path()) -> Record:
+    """The engine's own frozen options; files are sought from `folder`.
+
+    Raises ConfigError naming the bad key or value and the legal ones.
+    """
     model: type[Record] = engine_module(stage, name).Options
     try:
-        return model.model_validate(options)
+        return model.model_validate(options, context={"folder": folder})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             legal = ", ".join(["engine", "deadline_s", *model.model_fields])
             raise ConfigError(f"[{stage}] has no option {key!r} for engine {name!r}; legal: {legal}") from None
-        raise ConfigError(f"[{stage}] {key} = {first['input']!r}: {first['msg']}") from None
+        why = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"[{stage}] {key} = {str(first['input'])!r}: {why}") from None
 
 
 def load_engine(stage: Stage, name: str, options: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from graphs.state import Event
 from graphs.talk import talk
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif")
+LEAVE = ("/quit", "/exit", "/q", "quit", "exit")
+COMMAND = re.compile(r"/[a-z]+")  # a path holds more than one slash, or a dot
+HELP = "Type words; or give a recording's path; or press Enter and speak. Ctrl-C stops a reply, /quit ends."
 RECALLED = 3  # exchanges shown when a session is continued
 
 
@@ -44,7 +48,7 @@ class Conversation:
 
     def run(self) -> None:
         """Until /quit, end of input, or Ctrl-C at the prompt."""
-        click.echo(f"Session {self.session.id}. Type, give a recording's path, or press Enter to speak. /quit ends.")
+        click.echo(f"Session {self.session.id}. {HELP}")
         for exchange in self.runner.run(self.session.history())[-RECALLED:]:
             click.echo(click.style(f"  you: {exchange.said or '(not understood)'}", dim=True))
             click.echo(click.style(f"  it:  {exchange.replied or '(no reply)'}", dim=True))
@@ -61,6 +65,8 @@ class Conversation:
         try:
             if not typed:
                 self.turn(speech=record())
+            elif COMMAND.fullmatch(typed):
+                click.echo(HELP)
             elif looks_like_audio(path):
                 self.turn(speech=read_turn(Path(path).expanduser()))
             else:
@@ -81,10 +87,11 @@ def _typed() -> str | None:
     """The next line, or None when the person leaves."""
     try:
         typed = input("\n> ").strip()
-    except (EOFError, KeyboardInterrupt):
+    except (EOFError, KeyboardInterrupt, RuntimeError):  # RuntimeError: there is no standard input
         click.echo()
         return None
-    return None if typed in ("/quit", "/exit", "/q") else typed
+    readable = typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # bytes that are not UTF-8
+    return None if readable.lower() in LEAVE else readable
 
 
 def looks_like_audio(typed: str) -> bool:

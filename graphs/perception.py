@@ -81,7 +81,8 @@ async def perceive(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         transcript, cues = typed, _unheard("typed, not spoken")
     else:
         transcript, cues = _transcript(state), _fused(state)
-    runtime.stream_writer(Perceived(transcript, cues))
+    if not context_of(state, runtime).cancel.cancelled:
+        runtime.stream_writer(Perceived(transcript, cues))
     return {
         "transcript": transcript.model_dump(mode="json") if transcript else None,
         "cues": cues.model_dump(mode="json"),

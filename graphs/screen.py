@@ -98,7 +98,7 @@ def _prosody(prosody: Prosody) -> str:
         (prosody.pitch_range_st, "range {:.0f} st"),
         (prosody.rate_syllables_s, "{:.1f} syllables/s"),
         (prosody.level_dbfs, "level {:.0f} dBFS"),
-        (prosody.pauses, "{} pauses"),
+        (prosody.pauses, "{} pause" if prosody.pauses == 1 else "{} pauses"),
     ]
     return " · ".join(form.format(value) for value, form in parts if value is not None)
 
@@ -153,7 +153,8 @@ class Screen:
     def __call__(self, event: Event) -> None:
         match event:
             case Perceived():
-                _print(heard(event.transcript), *sounded(event.cues))
+                typed = event.transcript is not None and event.transcript.engine == "typed"
+                _print(*([] if typed else [heard(event.transcript), *sounded(event.cues)]))
             case Thinking() if self.think:
                 _print(thought(event.thought))
             case Sentence():
@@ -179,7 +180,7 @@ def stopped(turn: Turn) -> None:
     """After a turn whose reply was not heard to its end: the person stopped it, or it failed."""
     if turn.heard_text is not None:
         failed = any(failure.stage in ("reasoning", "tts") for failure in turn.failures)
-        _print(line("no answer" if failed else "stopped", f"heard: {turn.heard_text or 'nothing'}"))
+        _print(line("no answer" if failed else "stopped", f"you heard: {turn.heard_text or 'nothing'}"))
 
 
 def _print(*rows: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import aiosqlite
 from langchain_core.runnables import RunnableConfig
@@ -108,9 +108,14 @@ class Session:
             ears=listen_back,
         )
 
-    async def _stream(self, begin: Any, context: Context) -> AsyncIterator[Event]:
-        stream = self._graph.astream(begin, self._config, context=context, stream_mode="custom")
-        async for event in stream:
+    async def _stream(self, begin: InputState | None, context: Context) -> AsyncIterator[Event]:
+        """`begin`: None to go on from the last checkpoint."""
+        if begin is not None:
+            # In the database before anything else is done: from here on a crash loses no turn.
+            await self._graph.ainvoke(
+                begin, self._config, context=context, interrupt_after=["begin"], durability="sync"
+            )
+        async for event in self._graph.astream(None, self._config, context=context, stream_mode="custom"):
             yield cast(Event, event)
 
 
@@ -123,9 +128,17 @@ async def open_session(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         connection = await aiosqlite.connect(home / DATABASE)
+        # With LangGraph's write-ahead log this outlives the program's death without waiting for the disk at each step.
+        await connection.execute("PRAGMA synchronous=NORMAL")
     except (OSError, aiosqlite.Error) as error:
-        raise InputError(f"{home}: sessions cannot be kept there ({error}); choose another with --home") from error
+        raise InputError(
+            f"{home}: sessions cannot be kept there ({_why(error)}); choose another with --home"
+        ) from error
     try:
         yield Session(session_id, folder, engines, make_graph(AsyncSqliteSaver(connection)), calibration)
     finally:
         await connection.close()
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -65,10 +65,11 @@ class StageRunner:
         if done:
             return future.result()
         scope.cancel()
+        future.cancel()  # what it still comes to is nobody's
         self.hanging[stage] = thread
         if cancel.cancelled:
             raise Cancelled
-        raise EngineTimeout(f"no answer within {seconds:.0f} s")
+        raise EngineTimeout(f"no answer within {seconds:.3g} s")
 
     async def iterate(
         self, stage: Stage, make: Callable[[CancelScope], Iterator[T]], *, deadline_s: float, cancel: CancelScope

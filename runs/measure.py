@@ -171,7 +171,7 @@ def voice(home: Path, engines: Engines) -> None:
     expected, replies = written_replies(engines)
     lines = home / "replies.txt"
     lines.write_text("\n".join(expected))
-    domain = PocketSphinx(Options(language_model=str(lines)))
+    domain = PocketSphinx(Options(language_model=lines))
     verbatim = sum(reply in expected for reply in replies)
     print(
         f"\n== voice: word error of {len(replies)} reply sentences as the generic recognizer hears them, and with a language"

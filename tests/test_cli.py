@@ -142,6 +142,54 @@ def test_chat_takes_words_and_recordings_and_remembers(spoken: Path, tmp_path: P
     assert second.exit_code == 0
 
 
+def chat_with(stdin: bytes | None, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "cli", "chat", "--mute", *arguments]
+    if stdin is None:
+        return subprocess.run(
+            ["sh", "-c", '"$@" <&-', "sh", *command], cwd=ROOT, capture_output=True, timeout=60, check=False
+        )
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, timeout=60, check=False)
+
+
+def test_chat_takes_bytes_that_are_no_text_and_a_closed_input() -> None:
+    odd = chat_with(b"\xff\xfe my cat\nhello\n", "--session", "odd")
+    assert odd.returncode == 0, odd.stderr
+    assert b"Traceback" not in odd.stderr + odd.stdout
+    assert chat_with(b"", "--session", "odd").stdout.count(b"you:") == 2
+    closed = chat_with(None)
+    assert closed.returncode == 0, closed.stderr
+    assert b"Kept" in closed.stdout
+
+
+def test_a_terminal_that_cannot_show_a_sign_gets_another(spoken: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli", "ask", str(spoken), "-o", str(tmp_path / "out.wav"), "--no-judge"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=60, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert b"reply" in shown.stdout
+
+
+def test_ctrl_c_while_it_listens_is_calm(spoken: Path, tmp_path: Path) -> None:
+    long = tmp_path / "long.wav"
+    write_wav(long, joined([read_speech(spoken)] * 10))
+    command = [sys.executable, "-m", "cli", "ask", str(long), "-o", str(tmp_path / "out.wav")]
+    program = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    time.sleep(2.5)
+    program.send_signal(signal.SIGINT)
+    shown, complaint = program.communicate(timeout=30)
+    assert program.returncode == 1
+    assert complaint.decode().strip() == "attune: no reply: stopped"
+    assert b"failed" not in shown
+    assert not (tmp_path / "out.wav").exists()
+
+
+def test_leaving_and_asking_for_help() -> None:
+    result = run("chat", "--mute", typed="/help\nexit\nhello\n")
+    assert result.exit_code == 0
+    assert result.output.count("give a recording's path") == 2
+    assert "latency" not in result.output
+
+
 def test_kill_9_in_the_middle_of_a_turn_and_chat_again(spoken: Path, tmp_path: Path) -> None:
     """The sentence is long, so that the recognizer is still at work when the program dies."""
     long = tmp_path / "long.wav"
@@ -188,6 +236,7 @@ def test_calibrate_keeps_a_speaker_that_chat_uses(spoken: Path, voice: Espeak, t
     assert asked.exit_code == 0, asked.output
     cold = run("ask", spoken, "-o", tmp_path / "out.wav", "--json")
     assert json.loads(asked.stdout)["cues"]["emotion"] != json.loads(cold.stdout)["cues"]["emotion"]
+    refused(run("calibrate", *[clips[0]] * 3), "1 different recordings given")
     write_wav(tmp_path / "tone.wav", tone())
     refused(run("calibrate", tmp_path / "tone.wav"), "no speech")
 

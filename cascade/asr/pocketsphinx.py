@@ -17,6 +17,7 @@ from cascade.asr.language_model import arpa_from_text
 from cascade.asr.voice_activity import speech_spans
 from cascade.audio import SAMPLE_RATE, Samples, Waveform
 from cascade.cancel import CancelScope
+from cascade.engines import ExistingFile
 from cascade.errors import ConfigError
 from cascade.process import WorkerProcess
 from cascade.turn import EngineInfo, Record, Transcript, Word
@@ -33,20 +34,22 @@ class Options(Record):
     """`dither`: noise under speech that is too clean. `language_model`: a .txt (one sentence a line), .arpa or .bin file."""
 
     dither: Literal["auto", "on", "off"] = "auto"
-    language_model: str | None = None
+    language_model: ExistingFile | None = None
     timeout_s: float = Field(default=150.0, gt=0)  # of one decoding
 
 
 class PocketSphinx:
     def __init__(self, options: Options) -> None:
         self.info = EngineInfo(
-            name="pocketsphinx", version=version("pocketsphinx"), options=options.model_dump(exclude_defaults=True)
+            name="pocketsphinx",
+            version=version("pocketsphinx"),
+            options=options.model_dump(mode="json", exclude_defaults=True),
         )
         self._dither = options.dither
         settings: dict[str, Any] = {}
         self._cleanup = contextlib.ExitStack()
         if options.language_model:
-            settings["lm"] = str(_language_model(Path(options.language_model), self._cleanup))
+            settings["lm"] = str(_language_model(options.language_model, self._cleanup))
         self._worker = WorkerProcess(WORKER, [json.dumps(settings)], name="pocketsphinx", timeout_s=options.timeout_s)
         self._worker.start()
 
@@ -108,8 +111,6 @@ def _with_noise(samples: Samples) -> Samples:
 
 
 def _language_model(path: Path, cleanup: contextlib.ExitStack) -> Path:
-    if not path.is_file():
-        raise ConfigError(f"[asr] language_model = {str(path)!r}: no such file; give a .txt, .arpa or .bin file")
     if path.suffix == ".txt":
         with contextlib.ExitStack() as until_written:
             folder = Path(until_written.enter_context(tempfile.TemporaryDirectory(prefix="attune-lm-")))

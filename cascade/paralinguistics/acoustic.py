@@ -16,6 +16,7 @@ import numpy as np
 
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
+from cascade.engines import ExistingFile
 from cascade.errors import EngineFailed, EngineUnavailable
 from cascade.paralinguistics.features import measured
 from cascade.turn import AgeCue, Baseline, Cues, EmotionCue, EngineInfo, GenderCue, Record
@@ -31,7 +32,7 @@ AGE_REASON = "age does not carry from simulated to real voices; not told"
 
 
 class Options(Record):
-    weights: Path | None = None  # an acoustic.npz of one's own training; none: the one that ships
+    weights: ExistingFile | None = None  # an acoustic.npz of one's own training; none: the one that ships
 
 
 @dataclass(frozen=True)

@@ -47,9 +47,12 @@ def load_profile(name: str = DEFAULT, swaps: Iterable[str] = ()) -> Profile:
     profile = Profile(path.stem, _stages(path))
     for swap in swaps:
         profile = _swapped(profile, swap)
-    for stage, config in profile.stages.items():
-        parse_options(stage, config.engine, config.options)
-    return profile
+    return replace(profile, stages={s: _checked(s, config, path.parent) for s, config in profile.stages.items()})
+
+
+def _checked(stage: Stage, config: StageConfig, folder: Path) -> StageConfig:
+    options = parse_options(stage, config.engine, config.options, folder)
+    return replace(config, options=options.model_dump(exclude_unset=True))
 
 
 def _stages(path: Path) -> dict[Stage, StageConfig]:

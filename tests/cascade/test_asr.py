@@ -118,7 +118,7 @@ def test_a_domain_language_model_helps_its_own_sentences(
     lines = ["Our neighbour's goat ate the wedding flowers.", "The plumber forgot his banjo.", SENTENCE]
     text = tmp_path / "domain.txt"
     text.write_text("\n".join(lines))
-    engine = pocketsphinx.load(pocketsphinx.Options(language_model=str(text)))
+    engine = pocketsphinx.load(pocketsphinx.Options(language_model=text))
     said = "The plumber forgot his banjo."
     wave = voice.speak(said, emotion="neutral", intensity=0.7, rate=1.0, seed=0, cancel=CancelScope()).wave
     try:
@@ -134,11 +134,9 @@ def test_language_model_errors_say_what_to_do(tmp_path: Path) -> None:
     assert "banjo" in known_words()
     with pytest.raises(ConfigError, match="xqzt"):
         arpa_from_text("xqzt blorb", tmp_path / "a.arpa")
-    with pytest.raises(ConfigError, match="no such file"):
-        pocketsphinx.load(pocketsphinx.Options(language_model="nowhere.txt"))
     (tmp_path / "a.doc").write_text("hello")
     with pytest.raises(ConfigError, match=r"\.arpa"):
-        pocketsphinx.load(pocketsphinx.Options(language_model=str(tmp_path / "a.doc")))
+        pocketsphinx.load(pocketsphinx.Options(language_model=tmp_path / "a.doc"))
 
 
 def test_word_errors_ignore_case_and_punctuation() -> None:

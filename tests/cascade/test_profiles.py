@@ -39,6 +39,10 @@ def test_every_engine_in_the_table_has_its_parts(stage: str, name: str) -> None:
             ["beam", "legal", "engine", "deadline_s", "dither"],
         ),
         (('engine = "pocketsphinx"', 'engine = "pocketsphinx"\ndither = "maybe"'), ["dither", "maybe", "auto"]),
+        (
+            ('engine = "pocketsphinx"', 'engine = "pocketsphinx"\nlanguage_model = "nowhere.txt"'),
+            ["[asr] language_model", "no such file", "nowhere.txt"],
+        ),
         (("deadline_s = 5.0", "deadline_s = -1"), ["deadline_s", "-1"]),
         (('engine = "pocketsphinx"', "engine = 3"), ["[asr]", "engine"]),
         (("[asr]", "[asr"), ["TOML"]),
@@ -53,6 +57,15 @@ def test_a_bad_profile_says_what_is_legal(tmp_path: Path, change: tuple[str, str
     message = str(caught.value)
     assert all(word in message for word in words), message
     assert "\n" not in message
+
+
+def test_files_are_sought_beside_the_profile_that_names_them(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("hello there")
+    profile = tmp_path / "mine.toml"
+    profile.write_text(
+        EMBEDDED.replace('engine = "pocketsphinx"', 'engine = "pocketsphinx"\nlanguage_model = "words.txt"')
+    )
+    assert load_profile(str(profile)).stages["asr"].options == {"language_model": tmp_path / "words.txt"}
 
 
 def test_unknown_profiles_and_swaps_say_what_is_legal() -> None:
