@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -64,8 +65,8 @@ def heads(path: Path = WEIGHTS) -> dict[str, Head]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: _head(file, name) for name in HEADS}
-    except (OSError, KeyError, ValueError) as error:
-        why = str(error).splitlines()[0]
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EngineUnavailable(
             f"{path}: the classifier's weights cannot be read ({why}); install Attune again"
         ) from error

@@ -10,7 +10,8 @@ import pytest
 
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
-from cascade.errors import Cancelled, EngineFailed, EngineUnavailable, InputError
+from cascade.engines import parse_options
+from cascade.errors import Cancelled, ConfigError, EngineFailed, EngineUnavailable, InputError
 from cascade.paralinguistics import acoustic, features, prosody
 from cascade.paralinguistics.baseline import calibrated, grown
 from cascade.paralinguistics.features import measured
@@ -213,8 +214,16 @@ def test_a_baseline_grows_from_calm_turns_only() -> None:
 
 
 def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        parse_options("emotion", "acoustic", {"weights": tmp_path / "acoustic.npz"})
+
+
+@pytest.mark.parametrize("damage", [b"", b"no weights at all", b"PK\x03\x04 half a zip"])
+def test_damaged_weights_say_what_to_do(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "acoustic.npz"
+    path.write_bytes(damage)
     with pytest.raises(EngineUnavailable, match="install Attune again"):
-        acoustic.load(acoustic.Options(weights=tmp_path / "acoustic.npz"))
+        acoustic.load(acoustic.Options(weights=path))
 
 
 def _analyzer() -> acoustic.Acoustic:
