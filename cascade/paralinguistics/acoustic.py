@@ -63,7 +63,7 @@ class Head:
 def heads(path: Path = WEIGHTS) -> dict[str, Head]:
     """The shipped classifier. Raises EngineUnavailable."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             return {name: _head(file, name) for name in HEADS}
     except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
