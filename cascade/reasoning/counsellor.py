@@ -17,11 +17,13 @@ from pydantic import Field
 from cascade.cancel import CancelScope
 from cascade.engines import Prompt
 from cascade.errors import EngineFailed
-from cascade.reasoning import crisis, critic
+from cascade.reasoning import careful, critic
+from cascade.reasoning.language import words
 from cascade.reasoning.strategies import Hearing, Plan, hear, leant, plan, rate
 from cascade.reasoning.thinking import reason
 from cascade.reasoning.understanding import Understanding, understand
-from cascade.reasoning.wording import Pen, said_before, shorter, slots_of, write, write_act, write_crisis, write_unheard
+from cascade.reasoning.vocabulary import LAUGHS
+from cascade.reasoning.wording import Pen, said_before, shorter, slots_of, write, write_act, write_unheard
 from cascade.turn import EngineInfo, Exchange, Record, Reply, ReplyEmotion, Thought
 
 _TRIES = 12  # wordings tried against the critic before the first one without a grave fault is taken
@@ -56,7 +58,7 @@ class Counsellor:
             echo_confidence=self.options.echo_confidence,
             garbled_confidence=self.options.garbled_confidence,
         )
-        kind = understood.crisis or _still_in_crisis(understood, prompt.history)
+        kind = careful.path(understood, prompt.history)
         return replace(understood, crisis=kind) if kind else understood
 
     def _compose(
@@ -105,8 +107,7 @@ class Counsellor:
         self, understood: Understanding, heard: Hearing, chosen: Plan, history: Sequence[Exchange], pen: Pen
     ) -> list[str]:
         if understood.crisis:
-            followed = any(exchange.strategy == "care" for exchange in history[-2:])
-            return write_crisis(understood.crisis, heard, followed, self.options.region, pen)
+            return careful.write(understood, heard, history, self.options.region, pen)
         if chosen.strategy == "clarify" and not understood.act:
             return write_unheard(understood, heard, pen)
         if understood.act:
@@ -120,14 +121,20 @@ def _has(wishes: Sequence[str], *signs: str) -> bool:
 
 def _plan(understood: Understanding, heard: Hearing, history: Sequence[Exchange], attempt: int) -> Plan:
     chosen = plan(understood, heard, history, attempt)
+    if understood.crisis in careful.STOOD_DOWN:
+        return replace(chosen, strategy="validate", emotion="comforting", intensity=0.6)
     if understood.crisis:
         return replace(chosen, strategy="care", emotion="comforting", intensity=0.8, rate=min(0.92, rate(heard)))
-    nothing_said = (
+    nothing_said = understood.foreign or (
         (understood.topic is None or understood.from_history)
         and understood.felt is None
         and understood.valence == "neutral"
     )
-    if understood.empty or (not understood.clear and not understood.act) or (nothing_said and _is_scrap(understood)):
+    if (
+        understood.empty
+        or (not understood.clear and not understood.act)
+        or (nothing_said and (understood.foreign or _is_scrap(understood)))
+    ):
         soft = heard.tone in ("sad", "fearful") or (heard.events is not None and "cry" in heard.events)
         usual: ReplyEmotion = "comforting" if soft else "happy" if heard.tone == "happy" else "neutral"
         return replace(chosen, strategy="clarify", emotion=leant(usual, heard))
@@ -136,17 +143,10 @@ def _plan(understood: Understanding, heard: Hearing, history: Sequence[Exchange]
 
 def _is_scrap(understood: Understanding) -> bool:
     """One or two words that mean nothing on their own."""
-    return len(understood.stems) <= 2 and not understood.act and not understood.echo
-
-
-def _still_in_crisis(understood: Understanding, history: Sequence[Exchange]) -> str | None:
-    """After words of crisis the careful path goes on, unless the turn clearly says something good."""
-    if not history or history[-1].strategy != "care" or understood.valence == "good":
-        return None
-    elsewhere = understood.topic is not None and not understood.from_history and len(understood.stems) > 5
-    if understood.act in ("identity", "weather_or_fact") or elsewhere:
-        return None
-    return next((kind for exchange in reversed(history[-3:]) if (kind := crisis.detect(exchange.said))), "unsure")
+    if understood.act or understood.echo:
+        return False
+    laughs = LAUGHS.match(" ".join(words(understood.text))) is not None
+    return len(understood.stems) <= 2 or laughs
 
 
 def _thought(understood: Understanding, heard: Hearing, chosen: Plan, history: Sequence[Exchange]) -> Thought:

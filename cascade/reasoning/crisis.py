@@ -16,6 +16,8 @@ from cascade.reasoning.lexica import crisis_data
 
 KINDS = (
     "medical",
+    "urgent",
+    "unsafe",
     "suicide",
     "other_at_risk",
     "bereaved",
@@ -24,7 +26,11 @@ KINDS = (
     "abuse",
     "harm_others",
     "unsure",
+    "place",
 )
+
+
+_MAY_HAVE_MEANS = ("suicide", "suicide_word", "unsure")
 
 
 @cache
@@ -46,7 +52,30 @@ def detect(text: str) -> str | None:
     """The kind of crisis the words speak of, or None. "unsure" asks gently instead of assuming."""
     said = plain(text)
     kind = next((kind for kind in KINDS if any(sign.search(said) for sign in _signs()[kind])), None)
-    return "suicide" if kind == "suicide_word" else kind
+    if kind in _MAY_HAVE_MEANS and _means_at_hand(said):
+        return "urgent"
+    return {"suicide_word": "suicide", "place": "unsure"}.get(kind or "", kind)
+
+
+def deepened(text: str) -> str | None:
+    """In a turn after words of crisis: "urgent" where means are at hand now."""
+    return "urgent" if _means_at_hand(plain(text)) and not stands_down(text) else None
+
+
+def stands_down(text: str) -> str | None:
+    """ "retracted" (a joke, they say) or "safe" (they are safe now, they say)."""
+    said = plain(text)
+    kinds = ("retracted", "safe")
+    return next((kind for kind in kinds if any(sign.search(said) for sign in _patterns(kind, "patterns"))), None)
+
+
+def _means_at_hand(said: str) -> bool:
+    return any(sign.search(said) for sign in _patterns("urgent", "means"))
+
+
+@cache
+def _patterns(kind: str, group: str) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(sign) for sign in crisis_data()[kind][group])
 
 
 def help_line(region: str) -> str:

@@ -32,12 +32,18 @@ def reason(understood: Understanding, heard: Hearing, plan: Plan, history: Seque
     """One short paragraph; a cue that is unknown is not guessed at."""
     parts = [
         _what(understood, plan),
-        _how(heard),
+        _how(heard, understood),
         _cues(heard),
         _agreement(understood, heard, plan),
         _past(understood, history),
     ]
-    return " ".join(part for part in [*parts, f"So {_DOES[plan.strategy]}, in a {plan.emotion} voice."] if part)
+    return " ".join(
+        part for part in [*parts, f"{_lead(understood)} {_DOES[plan.strategy]}, in a {plan.emotion} voice."] if part
+    )
+
+
+def _lead(understood: Understanding) -> str:
+    return "Therefore" if understood.text.lower().startswith("so ") else "So"
 
 
 def _what(understood: Understanding, plan: Plan) -> str:
@@ -58,18 +64,24 @@ def _what(understood: Understanding, plan: Plan) -> str:
 def _act_name(act: str) -> str:
     names = {"greeting": "a greeting", "goodbye": "a goodbye", "thanks": "a thanks", "yes": "an answer to my question",
              "no": "an answer to my question", "dont_know": "an answer to my question", "insult": "rough words at me",
+             "blame": "a remark at my mistake",
+             "maker": "a question about who made me", "can_do": "a question about what I can do",
+             "my_name": "a question about their name", "recall": "a question about what was said before",
              "identity": "a question about what I am", "weather_or_fact": "a question I cannot look up",
              "stop": "a wish to leave it there", "repeat": "a wish to hear it again"}  # fmt: skip
     return names.get(act, "said to me rather than about themselves")
 
 
-def _how(heard: Hearing) -> str:
+def _how(heard: Hearing, understood: Understanding) -> str:
+    if understood.typed and heard.tone_from not in ("voice", "event"):
+        named = f" They call themselves {understood.felt}." if understood.felt else ""
+        return f"It was typed, so there is no voice to go by.{named}"
     if heard.tone_from == "voice":
         sure = heard.confidence or 0.0
         grade = "clearly" if sure >= 0.8 else "probably" if sure >= 0.6 else "perhaps"
         return f"The voice {grade} sounds {heard.tone} (confidence {sure:.2f})."
     if heard.tone_from == "words":
-        return f"The voice does not tell the feeling, but their own words do: {heard.tone}."
+        return f"The voice does not tell the feeling, but their own word does: {understood.felt or heard.tone}."
     if heard.tone_from == "event":
         return "The voice's label is unknown, but there is crying in it."
     if heard.leaning:
@@ -88,7 +100,7 @@ def _cues(heard: Hearing) -> str:
 
 
 def _agreement(understood: Understanding, heard: Hearing, plan: Plan) -> str:
-    if heard.tone == "unknown" or understood.empty or understood.act:
+    if heard.tone_from not in ("voice", "event") or understood.empty or understood.act:
         return ""
     return (
         "Words and voice agree."

@@ -8,6 +8,7 @@ alone congratulates "What if I never find someone who loves me".
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from cascade.reasoning import crisis
 from cascade.reasoning.language import Pattern, find, sentences, stem, tokens
 from cascade.reasoning.lexica import Situation, act_patterns, felt_words, leanings, sentiment, situations
 from cascade.reasoning.quoting import echo_of
+from cascade.reasoning.vocabulary import LAUGHS, is_foreign
 from cascade.turn import Exchange, Transcript
 
 _NEGATORS = {
@@ -81,6 +83,9 @@ class Understanding:
     felt_emotion: str | None
     wants_advice: bool
     echo: str | None  # their own clause, turned round
+    evident: bool = False  # something bad was told, not only felt in the words
+    typed: bool = False  # there is no voice, and nothing can have been misheard
+    foreign: bool = False  # typed, and no English as far as can be told
 
 
 @dataclass(frozen=True)
@@ -101,15 +106,21 @@ def understand(
     """Read one turn in the light of the earlier ones."""
     said = tokens(transcript.text)
     stems = tuple(stem(word) for word in said)
+    typed = transcript.engine == "typed"
     empty = not said or (transcript.confidence is not None and transcript.confidence < garbled_confidence)
     plain = crisis.plain(transcript.text)
     topic = None if empty else topic_of_stems(stems)
     event = _event(situations()[topic], said, stems) if topic else None
     act = None if empty else _act(said)
-    earlier = _carried(history) if _leans_back(said, act) else None
-    topic = None if earlier and _weaker(topic, said) else topic
-    carried = earlier if topic is None else None
+    earlier = _carried(history)
+    goes_on = _leans_back(said, act)
+    if act in _AT_ME or (earlier and _weaker(topic, said, stems, earlier)):
+        goes_on, topic, event = goes_on or act not in _AT_ME, None, None
+    carried = earlier if topic is None and goes_on else None
     valence, stance = _valence(plain.split(), said, event, transcript.text)
+    joy = valence == "bad" and event is None and _tears_of_joy(said, history)
+    if joy or LAUGHS.match(" ".join(said)):
+        valence, stance = "neutral", "fact"
     felt = _felt(said)
     topic_now = topic or carried
     return Understanding(
@@ -128,10 +139,14 @@ def understand(
         felt_emotion=felt_words().get(felt) if felt else None,
         wants_advice=_ADVICE.search(" ".join(said)) is not None,
         echo=None if empty else echo_of(transcript, topic, echo_confidence),
+        evident=event is not None and event.valence == "bad",
+        typed=typed,
+        foreign=typed and topic is None and act is None and is_foreign(said),
     )
 
 
-_FOLLOWS = {"yes", "no", "dont_know", "agree", "goodbye", "thanks"}
+_FOLLOWS = {"yes", "no", "dont_know", "agree", "goodbye", "thanks", "blame", "recall", "my_name"}
+_AT_ME = {"blame", "maker", "can_do", "my_name", "recall"}  # about the assistant: their words name no matter
 _WEAK_ACTS = {"smalltalk_you", "help", "weather_or_fact"}  # a wish for advice goes before these
 
 
@@ -139,7 +154,12 @@ def _leans_back(said: Sequence[str], act: str | None) -> bool:
     """Whether a turn without a matter of its own goes on with the last one: a pronoun, an answer, a scrap."""
     if act is not None:
         return act in _FOLLOWS
-    return any(word in _VAGUE for word in said) or len(said) <= 3 or _ADVICE.search(" ".join(said)) is not None
+    return (
+        any(word in _VAGUE for word in said)
+        or len(said) <= 3
+        or _goes_on(said)
+        or _ADVICE.search(" ".join(said)) is not None
+    )
 
 
 def topic_of(text: str, history: Sequence[Exchange] = ()) -> str | None:
@@ -147,13 +167,42 @@ def topic_of(text: str, history: Sequence[Exchange] = ()) -> str | None:
     if crisis.detect(text):
         return "crisis"
     said = tokens(text)
-    topic, earlier = topic_of_stems([stem(word) for word in said]), _carried(history)
-    return earlier if earlier and _weaker(topic, said) else topic or earlier
+    stems = [stem(word) for word in said]
+    topic, earlier = topic_of_stems(stems), _carried(history)
+    return earlier if earlier and _weaker(topic, said, stems, earlier) else topic or earlier
 
 
-def _weaker(topic: str | None, said: Sequence[str]) -> bool:
-    """ "It gets worse every week" goes on with the last matter rather than starting to talk about the week."""
-    return topic == "small_talk" and said[0] in _VAGUE
+_JOINS = {"because", "and", "but", "so", "since", "cause", "also", "although", "still"}
+_PEOPLE = {"partner", "parents", "family", "friends", "kids", "love"}
+_REACTS = {stem(word) for word in ("know", "tell", "say", "think", "cry", "laugh", "understand", "react", "ask", "help", "support", "believe", "hear", "hug", "hope", "expect", "want")}  # fmt: skip  # noqa: E501
+
+
+def _goes_on(said: Sequence[str]) -> bool:
+    return bool(said) and said[0] in _JOINS
+
+
+def _weaker(topic: str | None, said: Sequence[str], stems: Sequence[str], earlier: str) -> bool:
+    """Whether a turn goes on with the last matter in spite of a word that belongs to another one.
+
+    "It gets worse every week" does not start to talk about the week, nor "because I was late twice" about traffic,
+    nor "my wife does not know yet" about marriage.
+    """
+    if topic is None or topic == earlier:
+        return False
+    if topic == "small_talk" and said[0] in _VAGUE:
+        return True
+    if _evidence(situations()[topic], stems) >= 3:
+        return False
+    reacting = topic in _PEOPLE and earlier not in _PEOPLE and not _REACTS.isdisjoint(stems)
+    return _goes_on(said) or reacting
+
+
+def _tears_of_joy(said: Sequence[str], history: Sequence[Exchange]) -> bool:
+    """ "My mum cried when I told her", after good news: tears of another say nothing bad by themselves."""
+    if not history or history[-1].reply_emotion not in ("joyful", "happy", "surprised"):
+        return False
+    at = next((i for i, word in enumerate(said) if word in ("cried", "crying", "tears", "cry", "cries")), None)
+    return at is not None and "i" not in said[max(0, at - 3) : at]
 
 
 def topic_of_stems(stems: Sequence[str]) -> str | None:
@@ -174,8 +223,22 @@ def _lone_hint(scores: dict[str, float], stems: Sequence[str]) -> str | None:
 def _evidence(row: Situation, stems: Sequence[str]) -> float:
     events = [parts for happening in row.happenings for parts in happening.patterns if find(parts, stems)]
     strength = max((3 if len(parts) < 3 else 4 for parts in events), default=0)
-    seen = set(stems)
+    seen = set(stems) - _not_about_them(stems)
     return strength + 2 * len(seen & row.words) + len(seen & row.hints)
+
+
+_FIGURES = {("mother", "natur"), ("mother", "tongu"), ("mother", "earth"), ("father", "christma"), ("father", "tim"), ("sister", "city"), ("sister", "company"), ("brother", "in"), ("family", "nam"), ("baby", "step"), ("school", "of")}  # fmt: skip  # noqa: E501
+_NAMING = {"call", "nam", "nickname"}
+
+
+def _not_about_them(stems: Sequence[str]) -> set[str]:
+    """Stems that only belong to a figure of speech or a name: "they call me mother nature", "my mother tongue"."""
+    pairs = itertools.pairwise(stems)
+    figures = {word for pair in pairs if pair in _FIGURES for word in pair}
+    at = next(
+        (i for i in range(len(stems) - 2) if stems[i] in _NAMING and stems[i + 1] in ("me", "him", "her", "us")), None
+    )
+    return figures | (set(stems[at + 2 : at + 5]) if at is not None else set())
 
 
 def _carried(history: Sequence[Exchange]) -> str | None:

@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from cascade.reasoning import crisis
-from cascade.reasoning.language import sentences, upper_first
-from cascade.reasoning.lexica import acts, crisis_data, situations, wordings
+from cascade.reasoning.language import sentences, upper_first, words
+from cascade.reasoning.lexica import acts, situations, wordings
+from cascade.reasoning.memory import replies_of
 from cascade.reasoning.strategies import NOTICE_SURE, Hearing, Plan
 from cascade.reasoning.understanding import Understanding, is_vague
+from cascade.reasoning.vocabulary import LAUGHS
 from cascade.turn import Exchange
 
 _SHORT_ECHO = 6  # words; a longer clause would hold up the first sound
@@ -50,7 +51,8 @@ class Pen:
 
     def _can(self, template: str) -> bool:
         return all(
-            "{" + name not in template or name in self.slots for name in ("echo", "Echo", "about", "About", "felt")
+            "{" + name not in template or name in self.slots
+            for name in ("echo", "Echo", "about", "About", "felt", "name", "told")
         )
 
     def _draw(self, count: int) -> int:
@@ -146,7 +148,7 @@ def _middle(understood: Understanding, heard: Hearing, plan: Plan, pen: Pen) -> 
     if plan.strategy == "suggest":
         return pen.choose(_suggestions(understood))
     tone = heard.tone if plan.agrees else _voice(heard)
-    comment = situations()[understood.topic].comment.get(plan.mood) if understood.topic else None
+    comment = _of_topic(situations()[understood.topic].comment, understood, plan.mood) if understood.topic else None
     echo, about = (_by_tone(kind, plan.mood, tone, understood.topic) for kind in ("echo", "about"))
     felt = wordings()["felt_line"].get(plan.mood, []) if plan.agrees else []
     pools = [echo, felt, about]
@@ -186,11 +188,21 @@ def _questions(understood: Understanding, heard: Hearing, plan: Plan) -> list[st
     if not understood.topic or not plan.agrees or plan.mood == "hope":
         return of_tone
     of_topic = situations()[understood.topic].ask
-    own = of_topic.get(plan.mood) or (of_topic.get("neutral") if plan.mood == "neutral" else None) or []
+    own = (
+        _of_topic(of_topic, understood, plan.mood)
+        or (of_topic.get("neutral") if plan.mood == "neutral" else None)
+        or []
+    )
     if own and situations()[understood.topic].grave and heard.tone in ("angry", "disgusted"):
         return own
     # the situation's questions first while a tone has nothing special to ask
     return [*own, *of_tone] if heard.tone in ("angry", "fearful", "surprised", "disgusted") else own or of_tone
+
+
+def _of_topic(lines: dict[str, list[str]], understood: Understanding, mood: str) -> list[str]:
+    """A situation's lines for a mood; those that assert trouble only when trouble was told."""
+    trouble = lines.get("trouble", []) if mood == "bad" and understood.evident else []
+    return [*lines.get(mood, []), *trouble]
 
 
 def _looking_back(understood: Understanding, heard: Hearing, history: Sequence[Exchange], pen: Pen) -> str | None:
@@ -227,34 +239,24 @@ def write_act(understood: Understanding, heard: Hearing, history: Sequence[Excha
         else "I had not said anything yet; what is on your mind?"
     )
     pen.slots |= {"wish": wish, "last": last}
-    lines = pen.choose_all(replies.get(heard.tone) or replies["any"])
+    remembered = replies_of(understood, history, pen.slots)
+    lines = pen.choose_all(remembered or replies.get(heard.tone) or replies["any"])
     return [piece for line in lines for piece in sentences(line)][:3]
+
+
+def _unread(understood: Understanding) -> str:
+    if understood.empty or understood.foreign:
+        return "unread"
+    return "unread_laugh" if LAUGHS.match(" ".join(words(understood.text))) else "unread_short"
 
 
 def write_unheard(understood: Understanding, heard: Hearing, pen: Pen) -> list[str]:
     """Nothing, or nothing sure, was recognised: say so, and name the tone only as far as it is sure."""
     rows = wordings()["unheard"]
+    if understood.typed:
+        return pen.choose_all(rows[_unread(understood)])
     if heard.events and "cry" in heard.events:
         return pen.choose_all(rows["cry"])
     if understood.empty or not understood.topic:
         return pen.choose_all(rows.get(_voice(heard)) or rows["any"])
     return [piece for line in pen.choose_all(rows["partly"]) for piece in sentences(line)][:3]
-
-
-def write_crisis(kind: str, heard: Hearing, followed: bool, region: str, pen: Pen) -> list[str]:
-    """The careful path. `followed`: the turn before was on it already."""
-    data = crisis_data()
-    pen.slots |= {
-        "line": data["lines"][region],
-        "line_short": data["short"][region],
-        "emergency": data["emergency"][region],
-        "abuse_line": data["abuse_lines"][region],
-        "abuse_short": data["short"][region],
-    }
-    groups = data[kind]["more"] if followed and "more" in data[kind] else data[kind]["replies"]
-    lines = [piece for line in pen.choose_all(groups) for piece in sentences(line)]
-    if heard.age == "child" and kind != "medical":
-        helping = next(line for line in lines if crisis.names_help(line))
-        lines = [lines[0], helping, pen.choose(data["child"]["ask"])]
-    assert crisis.names_help(" ".join(lines))
-    return lines[:3]

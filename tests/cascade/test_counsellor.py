@@ -240,6 +240,23 @@ def converse(turns):
     return replies
 
 
+def strategies(*turns):
+    return [thought.strategy for thought, _ in converse([(text, None) for text in turns])]
+
+
+def test_careful_path_survives_an_answer_and_one_other_matter():
+    for later in (
+        "yes I am alone right now",
+        "there is nobody in the house with me",
+        "my sister is coming over",
+        "my boss shouted at me again today",
+    ):
+        assert strategies("I want to kill myself", later, "I don't know")[1:] == ["care", "care"]
+    left = strategies("I want to die", "we watched the football match on tv", "my team plays a football match tomorrow")
+    assert (left[1], left[2] == "care") == ("care", False)
+    assert "care" not in strategies("I want to die", "I am safe now, my sister is here", "we had pizza for dinner")[1:]
+
+
 TEN = (
     ("hello", "neutral"), ("my boss shouted at me today", "sad"), ("he always does that", "sad"), ("it is getting worse", "sad"),
     ("I can't sleep at night", "sad"), ("what should I do about my boss", "sad"), ("I will try that", "neutral"),
