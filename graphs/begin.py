@@ -32,7 +32,7 @@ async def begin(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     index = state.get("index", -1) + 1
     audio = None
     if context.user_speech is not None:
-        path = context.folder / f"turn-{index:04d}-user.wav"
+        path = user_audio_path(context.folder, index)
         write_wav(path, context.user_speech)
         audio = reference(path, context.user_speech, context.folder).model_dump(mode="json")
     return {
@@ -50,6 +50,10 @@ async def begin(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         "respond": None,
         "judging": None,
     }
+
+
+def user_audio_path(folder: Path, index: int) -> Path:
+    return folder / f"turn-{index:04d}-user.wav"
 
 
 def context_of(state: State, runtime: Runtime[Context]) -> Context:

@@ -12,17 +12,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import aiosqlite
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
-from cascade.audio import Waveform
+from cascade.audio import Waveform, read_speech
 from cascade.cancel import CancelScope
 from cascade.errors import InputError
 from cascade.profiles import Engines
 from cascade.turn import Baseline, Exchange, Turn
+from graphs.begin import user_audio_path
 from graphs.record import exchange_of, write_turn
 from graphs.stages import StageRunner
 from graphs.state import Context, Event, InputState
@@ -63,7 +64,15 @@ class Session:
 
     async def unfinished(self) -> bool:
         """Whether the program ended in the middle of a turn; `resume` answers it."""
-        return bool((await self._graph.aget_state(self._config)).next)
+        state = await self._graph.aget_state(self._config)
+        return bool(state.next) or self._unheard(state.values).exists()
+
+    def _unheard(self, values: dict[str, Any]) -> Path:
+        """The audio of the turn after the last one that reached a checkpoint.
+
+        It is kept before anything else is done. Where it is there, the program ended in the first moments of that turn.
+        """
+        return user_audio_path(self.folder, values.get("index", -1) + 1)
 
     async def ask(
         self,
@@ -84,7 +93,12 @@ class Session:
 
     async def resume(self, *, cancel: CancelScope | None = None, listen_back: bool = True) -> AsyncIterator[Event]:
         """Finish the turn in whose middle the program ended, from its last checkpoint."""
-        async for event in self._stream(None, self._context(cancel, listen_back)):
+        state = await self._graph.aget_state(self._config)
+        if state.next:
+            events = self._stream(None, self._context(cancel, listen_back))
+        else:
+            events = self.ask(speech=read_speech(self._unheard(state.values)), cancel=cancel, listen_back=listen_back)
+        async for event in events:
             yield event
 
     async def stopped(self, turn: Turn, heard_text: str) -> Turn:
@@ -110,12 +124,7 @@ class Session:
 
     async def _stream(self, begin: InputState | None, context: Context) -> AsyncIterator[Event]:
         """`begin`: None to go on from the last checkpoint."""
-        if begin is not None:
-            # In the database before anything else is done: from here on a crash loses no turn.
-            await self._graph.ainvoke(
-                begin, self._config, context=context, interrupt_after=["begin"], durability="sync"
-            )
-        async for event in self._graph.astream(None, self._config, context=context, stream_mode="custom"):
+        async for event in self._graph.astream(begin, self._config, context=context, stream_mode="custom"):
             yield cast(Event, event)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeReasoner, FakeRecognizer, answer, fake_engines, heard, sad, tone
 
+from cascade.audio import write_wav
 from cascade.errors import InputError
 from cascade.turn import Baseline, Cues, Exchange, Turn
 from graphs.session import Session, check_session_id, open_session
@@ -156,6 +157,24 @@ def test_kill_9_in_the_middle_of_a_turn_loses_no_conversation(tmp_path: Path) ->
     assert turn.index == 2
     assert turn.transcript == heard("i lost my job")
     assert [exchange.replied for exchange in history] == ["One.", "Two.", "Three."]
+
+
+def test_a_turn_that_reached_no_checkpoint_is_heard_again(tmp_path: Path) -> None:
+    """Killed in its first moments, a turn has left nothing but its audio."""
+
+    async def run() -> tuple[bool, Turn, bool, list[Exchange]]:
+        async with open_session(tmp_path, "s", fake_engines(2)) as session:
+            await one(session)
+            write_wav(tmp_path / "sessions" / "s" / "turn-0001-user.wav", tone())
+            before = await session.unfinished()
+            turn = await last_turn(session.resume())
+            return before, turn, await session.unfinished(), await session.history()
+
+    before, turn, after, history = asyncio.run(run())
+    assert (before, after) == (True, False)
+    assert turn.index == 1
+    assert turn.transcript == heard("i lost my job")
+    assert len(history) == 2
 
 
 def test_a_new_turn_may_follow_an_unfinished_one(tmp_path: Path) -> None:
