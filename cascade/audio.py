@@ -99,7 +99,7 @@ def read_speech(path: str | Path, *, max_s: float = MAX_INPUT_S) -> Waveform:
         data, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         raise InputError(f"{path}: cannot be decoded ({_one_line(error)}); save it again as WAV or FLAC") from error
-    if len(data) != info.frames:
+    if len(data) < info.frames:
         raise InputError(f"{path}: truncated: {len(data)} of {info.frames} samples are there; record or copy it again")
     if not np.isfinite(data).all():
         raise InputError(f"{path}: holds samples that are NaN or infinite; export it again from its source")

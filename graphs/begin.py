@@ -23,18 +23,19 @@ _served: dict[str, Context] = {}  # turns that a server runs, by turn id, until 
 async def begin(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     """Raises InputError unless the turn has exactly one of speech (in the context, or as a `wav` path) and `text`."""
     turn_id = uuid.uuid4().hex
-    context = runtime.context or _served_context(turn_id)
     text, wav = state.get("text"), state.get("wav")
-    if wav is not None:
-        context.user_speech = read_turn(Path(wav))
-    if (context.user_speech is None) == (text is None):
+    given = runtime.context.user_speech if runtime.context else None
+    speech = read_turn(Path(wav)) if wav is not None else given
+    if (speech is None) == (text is None):
         raise InputError("a turn is spoken or typed: give `wav`, the path of a recording, or `text`")
+    context = runtime.context or _served_context(turn_id)
+    context.user_speech = speech
     index = state.get("index", -1) + 1
     audio = None
-    if context.user_speech is not None:
+    if speech is not None:
         path = user_audio_path(context.folder, index)
-        write_wav(path, context.user_speech)
-        audio = reference(path, context.user_speech, context.folder).model_dump(mode="json")
+        write_wav(path, speech)
+        audio = reference(path, speech, context.folder).model_dump(mode="json")
     return {
         "turn_id": turn_id,
         "session_id": context.folder.name,

@@ -78,10 +78,6 @@ def _patterns(kind: str, group: str) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(sign) for sign in crisis_data()[kind][group])
 
 
-def help_line(region: str) -> str:
-    return str(crisis_data()["lines"][region])
-
-
 _LINE = re.compile(r"nine eight eight|one one six|nine one one|nine nine nine|one one two|find a helpline|emergency")
 
 

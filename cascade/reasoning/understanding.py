@@ -162,16 +162,6 @@ def _leans_back(said: Sequence[str], act: str | None) -> bool:
     )
 
 
-def topic_of(text: str, history: Sequence[Exchange] = ()) -> str | None:
-    """The situation a turn is about, for Exchange.topic; carried over from history when the turn names none."""
-    if crisis.detect(text):
-        return "crisis"
-    said = tokens(text)
-    stems = [stem(word) for word in said]
-    topic, earlier = topic_of_stems(stems), _carried(history)
-    return earlier if earlier and _weaker(topic, said, stems, earlier) else topic or earlier
-
-
 _JOINS = {"because", "and", "but", "so", "since", "cause", "also", "although", "still"}
 _PEOPLE = {"partner", "parents", "family", "friends", "kids", "love"}
 _REACTS = {stem(word) for word in ("know", "tell", "say", "think", "cry", "laugh", "understand", "react", "ask", "help", "support", "believe", "hear", "hug", "hope", "expect", "want")}  # fmt: skip  # noqa: E501

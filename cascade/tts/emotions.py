@@ -12,6 +12,7 @@ from dataclasses import fields, replace
 from cascade.tts.world import VoiceShift
 from cascade.turn import ReplyEmotion
 
+NEUTRAL_DBFS = -23.0  # level of a calm reply: leaves room for louder emotions
 USUAL_INTENSITY = 0.7  # the table below is written for this intensity
 
 REPLY_SHIFTS: dict[ReplyEmotion, VoiceShift] = {

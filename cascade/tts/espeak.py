@@ -10,13 +10,12 @@ from pydantic import Field
 
 from cascade.cancel import CancelScope
 from cascade.engines import Speech
-from cascade.tts.emotions import reply_shift
+from cascade.tts.emotions import NEUTRAL_DBFS, reply_shift
 from cascade.tts.espeak_process import EspeakProcess
 from cascade.tts.world import render
 from cascade.turn import EngineInfo, Record, ReplyEmotion
 
 WPM_RANGE = (80, 450)  # what the library accepts
-NEUTRAL_DBFS = -23.0  # leaves room for louder emotions
 
 
 class Options(Record):

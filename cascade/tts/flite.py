@@ -14,13 +14,11 @@ from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.engines import Speech
 from cascade.errors import EngineFailed, EngineUnavailable
-from cascade.tts.emotions import reply_shift
+from cascade.tts.emotions import NEUTRAL_DBFS, reply_shift
 from cascade.tts.world import render
 from cascade.turn import EngineInfo, Record, ReplyEmotion
 
-VOICES = ("kal16", "awb", "rms", "slt")
 TIMEOUT_S = 20.0
-NEUTRAL_DBFS = -23.0  # leaves room for louder emotions
 
 
 class Options(Record):

@@ -59,11 +59,6 @@ class Analysis:
     samples: int
 
 
-def moved(time_s: float, shift: VoiceShift) -> float:
-    """Where a moment of the input is heard in the result: the pace changes evenly."""
-    return time_s / shift.rate
-
-
 def analyzed(wave: Waveform) -> Analysis:
     """Take apart once, render many times. Raises ValueError on a sound too short to have a pitch."""
     if wave.duration_s < MIN_DURATION_S:

@@ -13,7 +13,7 @@ from cascade.reasoning import crisis, critic
 from cascade.reasoning.counsellor import Options, load, missing
 from cascade.reasoning.language import sentences
 from cascade.reasoning.reflection import turn_round
-from cascade.reasoning.understanding import topic_of, understand
+from cascade.reasoning.understanding import understand
 from cascade.turn import AgeCue, Cues, EmotionCue, EventsCue, Exchange, Reply, Thought, Transcript, VocalEvent, Word
 
 TONES = ("happy", "sad", "angry", "fearful", "neutral")
@@ -234,7 +234,7 @@ def converse(turns):
                 emotion=thought.emotion,
                 strategy=thought.strategy,
                 replied=reply.text,
-                topic=topic_of(text, history),
+                topic=thought.topic,
             )
         )
     return replies
@@ -275,7 +275,8 @@ def test_ten_turns_on_one_matter_are_ten_replies():
 
 
 def test_topic_is_carried_and_left():
-    assert topic_of("it is getting worse", [Exchange(said="I have an exam", replied="?", topic="exam")]) == "exam"
+    carried, _, _ = ask("it is getting worse", None, [Exchange(said="I have an exam", replied="?", topic="exam")])
+    assert carried.topic == "exam"
     thought, reply, _ = ask(
         "it is getting worse", "sad", [Exchange(said="my boss shouts at me", replied="Hm.", topic="work")]
     )

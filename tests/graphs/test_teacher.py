@@ -304,6 +304,8 @@ def test_a_server_runs_it_without_a_context(tmp_path: Path, monkeypatch: pytest.
     assert begin._served == {}
     with pytest.raises(InputError, match="spoken or typed"):
         asyncio.run(graph().ainvoke({}))
+    assert begin._served == {}, "a refused turn leaves nothing behind"
+    assert len(list((tmp_path / "served").iterdir())) == 1
 
 
 def test_a_thought_comes_before_its_words(tmp_path: Path) -> None:
