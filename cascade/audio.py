@@ -51,6 +51,14 @@ class Waveform:
         """Of the samples and the rate: the same sound in another container has the same hash."""
         return hashlib.sha256(f"{self.sample_rate}:".encode() + self.samples.tobytes()).hexdigest()
 
+    def checked(self) -> Waveform:
+        """Itself, if an engine can read it. Raises InputError for no samples, NaN and infinity."""
+        if not len(self.samples):
+            raise InputError("the sound holds no samples; record it again")
+        if not np.isfinite(self.samples).all():
+            raise InputError("the sound holds samples that are NaN or infinite; export it again from its source")
+        return self
+
     def resampled(self, sample_rate: int) -> Waveform:
         if sample_rate == self.sample_rate:
             return self

@@ -1,7 +1,7 @@
 """The engines: what each stage must be able to do, and the one table of who can do it.
 
-An engine is one module with `Options` (frozen, unknown key = error), `load(options)` and `missing()`, which says in one line
-what has to be installed, or None. Modules are imported only when chosen.
+An engine is one module with `Options` (frozen, unknown key = error), `needs(options)`, which says what it rests on and what of
+that is missing, and `load(options)`. Modules are imported only when chosen, and heavy packages only by `load`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
+import numpy as np
 from pydantic import AfterValidator, ValidationError, ValidationInfo
 
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
-from cascade.errors import ConfigError, EngineUnavailable
+from cascade.errors import ConfigError, EngineUnavailable, InputError
+from cascade.needs import Need, extra
 from cascade.turn import (
     Baseline,
     Cues,
@@ -29,6 +31,7 @@ from cascade.turn import (
     Scores,
     Stage,
     Thought,
+    Token,
     Transcript,
     Turn,
     Word,
@@ -39,7 +42,7 @@ class Recognizer(Protocol):
     info: EngineInfo
 
     def transcribe(self, speech: Waveform, *, cancel: CancelScope) -> Transcript:
-        """Words of one turn, any sample rate. Raises EngineFailed, Cancelled."""
+        """Words of one turn, any sample rate. Raises InputError (`Waveform.checked`), EngineFailed, Cancelled."""
         ...
 
 
@@ -47,7 +50,51 @@ class Analyzer(Protocol):
     info: EngineInfo
 
     def analyze(self, speech: Waveform, *, baseline: Baseline | None, cancel: CancelScope) -> Cues:
-        """The parts of Cues that this engine serves, the others None. Raises EngineFailed, Cancelled."""
+        """The parts of Cues that this engine serves, the others None. Raises InputError, EngineFailed, Cancelled."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class EmotionFeatures:
+    """Continuous features of emotional speech. utterance (D,), frames (T, D) float32; frame_rate_hz: frames a second."""
+
+    utterance: np.ndarray[tuple[int], np.dtype[np.float32]]
+    frames: np.ndarray[tuple[int, int], np.dtype[np.float32]]
+    frame_rate_hz: float
+
+
+class EmotionEncoder(Analyzer, Protocol):
+    """An emotion analyzer that also gives the vector its answer rests on: what a student learns to predict."""
+
+    def embed(self, speech: Waveform, *, cancel: CancelScope) -> EmotionFeatures:
+        """Features of one utterance, any sample rate. Raises EngineFailed, Cancelled."""
+        ...
+
+
+@dataclass(frozen=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class LanguageModel(Protocol):
+    """A chat model as reasoners and judges use it. Where it comes from is its engine's matter."""
+
+    info: EngineInfo
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        top_logprobs: int,
+        cancel: CancelScope,
+    ) -> Iterator[Token]:
+        """The assistant's answer as it is written. temperature 0: the most probable token always. `top_logprobs`: how many
+        alternatives to keep with each token, where the model tells them. Raises EngineFailed, EngineUnavailable, Cancelled.
+        """
         ...
 
 
@@ -82,13 +129,24 @@ class Speech:
     words: tuple[Word, ...] = ()
 
 
+def sayable(text: str) -> str:
+    """The text on one line. Raises InputError unless there is something in it to be said."""
+    line = " ".join(text.split())
+    if not any(char.isalnum() for char in line):
+        raise InputError(f"nothing to say in {text!r}; give a sentence with a letter or a digit in it")
+    return line
+
+
 class Synthesizer(Protocol):
     info: EngineInfo
 
     def speak(
         self, text: str, *, emotion: ReplyEmotion, intensity: float, rate: float, seed: int, cancel: CancelScope
     ) -> Speech:
-        """One sentence as speech in a reply emotion. Same arguments, same samples. Raises EngineFailed, Cancelled."""
+        """One sentence as speech in a reply emotion. Same arguments, same samples.
+
+        Raises InputError (`sayable`), EngineFailed, Cancelled.
+        """
         ...
 
 
@@ -104,10 +162,11 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Ears:
-    """What a judge listens with: the profile's own recognizer and emotion analyzer."""
+    """What a judge listens with: the profile's own recognizer and emotion analyzer, and its reasoner's language model if any."""
 
     recognizer: Recognizer
     emotion: Analyzer
+    language_model: LanguageModel | None = None
 
 
 @dataclass(frozen=True)
@@ -125,16 +184,29 @@ ENGINES: dict[Stage, dict[str, EngineSpec]] = {
         "pocketsphinx": EngineSpec(
             "cascade.asr.pocketsphinx", "CMU PocketSphinx, its own US English model", "BSD-2-Clause"
         ),
+        "faster_whisper": EngineSpec("cascade.asr.faster_whisper", "Whisper by CTranslate2", "MIT, MIT", "whisper"),
     },
     "emotion": {
         "acoustic": EngineSpec("cascade.paralinguistics.acoustic", "Attune's small acoustic classifier", "Apache-2.0"),
+        "emotion2vec": EngineSpec(
+            "cascade.paralinguistics.emotion2vec", "emotion2vec+ by FunASR", "MIT, model licence", "emotion2vec"
+        ),
         "unknown": EngineSpec("cascade.paralinguistics.unknown", "says nothing", "Apache-2.0"),
     },
     "speaker": {
         "acoustic": EngineSpec("cascade.paralinguistics.acoustic", "Attune's small acoustic classifier", "Apache-2.0"),
+        "wav2vec2": EngineSpec(
+            "cascade.paralinguistics.wav2vec2",
+            "age and gender by a wav2vec2 head",
+            "Apache-2.0, CC-BY-NC-SA",
+            "taggers",
+        ),
         "unknown": EngineSpec("cascade.paralinguistics.unknown", "says nothing", "Apache-2.0"),
     },
     "events": {
+        "audio_tagger": EngineSpec(
+            "cascade.paralinguistics.audio_tagger", "AudioSet tagger, sliding window", "Apache-2.0, BSD-3", "taggers"
+        ),
         "unknown": EngineSpec("cascade.paralinguistics.unknown", "says nothing", "Apache-2.0"),
     },
     "prosody": {
@@ -143,15 +215,25 @@ ENGINES: dict[Stage, dict[str, EngineSpec]] = {
     },
     "reasoning": {
         "counsellor": EngineSpec("cascade.reasoning.counsellor", "empathic strategies, no LLM", "Apache-2.0"),
+        "transformers": EngineSpec(
+            "cascade.reasoning.transformers", "any causal language model of the hub", "Apache-2.0, model's own", "llm"
+        ),
+        "openai": EngineSpec(
+            "cascade.reasoning.openai", "any OpenAI-compatible endpoint", "Apache-2.0, server's own", "openai"
+        ),
     },
     "tts": {
         "espeak": EngineSpec(
             "cascade.tts.espeak", "eSpeak NG in a process of its own, prosody by WORLD", "GPL-3.0 (process), MIT"
         ),
         "flite": EngineSpec("cascade.tts.flite", "Flite where installed, prosody by WORLD", "MIT-like, MIT"),
+        "f5": EngineSpec("cascade.tts.f5", "F5-TTS, a reference clip per emotion", "MIT, CC-BY-NC-4.0", "f5"),
     },
     "judging": {
         "listener": EngineSpec("cascade.judging.listener", "listen-back, emotion agreement, rubric", "Apache-2.0"),
+        "panel": EngineSpec(
+            "cascade.judging.panel", "as listener, with DNSMOS and a language model's opinion", "MIT, MIT", "judge"
+        ),
     },
 }
 
@@ -169,7 +251,7 @@ def engine_module(stage: Stage, name: str) -> ModuleType:
     try:
         return importlib.import_module(row.module)
     except ImportError as error:
-        install = f"pip install 'attune[{row.extra}]'" if row.extra else "pip install attune"
+        install = extra(row.extra) if row.extra else "pip install attune"
         raise EngineUnavailable(f"{stage}={name} needs the module {error.name!r}: {install}") from error
 
 
@@ -199,14 +281,29 @@ def parse_options(stage: Stage, name: str, options: dict[str, Any], folder: Path
             legal = ", ".join(["engine", "deadline_s", *model.model_fields])
             raise ConfigError(f"[{stage}] has no option {key!r} for engine {name!r}; legal: {legal}") from None
         why = first["msg"].removeprefix("Value error, ")
+        if not key:
+            raise ConfigError(f"[{stage}]: {why}") from None
         raise ConfigError(f"[{stage}] {key} = {str(first['input'])!r}: {why}") from None
+
+
+def needs(stage: Stage, name: str, options: Record) -> Sequence[Need]:
+    """What an engine rests on, with the line that mends each gap."""
+    found: Sequence[Need] = engine_module(stage, name).needs(options)
+    return found
 
 
 def load_engine(stage: Stage, name: str, options: dict[str, Any]) -> Any:
     """Load one engine. Raises ConfigError, EngineUnavailable."""
-    module = engine_module(stage, name)
     parsed = parse_options(stage, name, options)
-    missing = module.missing()
-    if missing:
-        raise EngineUnavailable(f"{stage}={name}: {missing}")
-    return module.load(parsed)
+    gap = next((need.fix for need in needs(stage, name, parsed) if need.fix), None)
+    if gap:
+        raise EngineUnavailable(f"{stage}={name}: {gap}")
+    try:
+        return engine_module(stage, name).load(parsed)
+    except ImportError as error:
+        row = spec(stage, name)
+        install = extra(row.extra) if row.extra else "pip install attune"
+        why = " ".join(str(error).split())[:120]
+        raise EngineUnavailable(
+            f"{stage}={name}: a package is there but cannot be imported ({why}): {install}"
+        ) from error

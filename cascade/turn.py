@@ -70,11 +70,15 @@ class Transcript(Record):
 
 
 class Cue(Record):
-    """A distribution over one label set. `label` is None (unknown) unless the best label reaches `threshold`."""
+    """A distribution over one label set. `label` is None (unknown) unless the best label reaches `threshold`.
+
+    `unknown` is the share that the engine itself gave to "cannot tell": with it the probabilities sum to 1.
+    """
 
     labels: ClassVar[tuple[str, ...]] = ()
 
     probabilities: dict[str, float] = Field(default_factory=dict)
+    unknown: float = Field(default=0.0, ge=0, le=1)
     threshold: float = Field(default=0.5, ge=0, le=1)
     engine: str
     reason: str = ""  # why it is unknown, for a person to read
@@ -84,7 +88,7 @@ class Cue(Record):
         illegal = sorted(set(self.probabilities) - set(self.labels))
         if illegal:
             raise ValueError(f"labels {illegal} are not in {list(self.labels)}")
-        total = sum(self.probabilities.values())
+        total = sum(self.probabilities.values()) + self.unknown
         bad = any(not 0 <= p <= 1 for p in self.probabilities.values())
         if self.probabilities and (bad or not math.isclose(total, 1.0, abs_tol=1e-3)):
             raise ValueError(f"probabilities must each lie in 0..1 and sum to 1, they sum to {total:.4f}")
@@ -204,6 +208,23 @@ class Thought(Record):
         return self.reasoning
 
 
+class TokenChoice(Record):
+    """One token a language model could have written. id: in its own vocabulary, None where it is not told."""
+
+    text: str
+    id: int | None = None
+    logprob: float
+
+
+class Token(Record):
+    """A piece a language model wrote, and what it might have written instead, most probable first."""
+
+    text: str
+    id: int | None = None
+    logprob: float | None = None
+    top: tuple[TokenChoice, ...] = ()
+
+
 class Reply(Record):
     """The answer to be spoken."""
 
@@ -211,6 +232,7 @@ class Reply(Record):
     emotion: ReplyEmotion
     intensity: float = Field(default=0.7, ge=0, le=1)
     rate: float = Field(default=1.0, gt=0.3, lt=3)
+    tokens: tuple[Token, ...] = ()  # as a language model wrote the text; empty where the reasoner is none
 
 
 class Exchange(Record):
@@ -224,15 +246,28 @@ class Exchange(Record):
     topic: str | None = None
 
 
+class Opinion(Record):
+    """A language model's judgement on one scale: the mean of `scores`, each asked for anew, with the first one's reason."""
+
+    scale: Literal["emotion_1_5", "task_0_100"]
+    task: Literal["emotion", "age", "gender", "event", "several"] | None = None  # what the 0–100 scale looked at
+    score: float
+    scores: tuple[float, ...]
+    reason: str
+    judge: str
+
+
 class Scores(Record):
     """What the judge measured on a reply. None: not measured."""
 
     listen_back: str | None = None  # what a recognizer heard in the reply's audio
     reply_wer: float | None = Field(default=None, ge=0)
     emotion_agreement: float | None = Field(default=None, ge=0, le=1)
-    speech_quality: float | None = None
+    speech_quality: float | None = Field(default=None, ge=1, le=5)  # mean opinion score, predicted
+    opinions: tuple[Opinion, ...] = ()
     empathy: float | None = Field(default=None, ge=0, le=1)
     complaints: tuple[str, ...] = ()  # each one is a reason to say it again
+    unmeasured: tuple[str, ...] = ()  # what was asked for and could not be had, with the reason
     engine: str
 
 

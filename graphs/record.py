@@ -38,7 +38,8 @@ async def listen_back(state: State, runtime: Runtime[Context]) -> dict[str, Any]
     if not context.ears or turn.reply is None or turn.reply_audio is None:
         return {"judging": None, "complaints": []}
     judge, speech = context.engines["judging"], read_speech(context.folder / turn.reply_audio.path)
-    ears = Ears(context.engines["asr"], context.engines["emotion"])
+    thinker = getattr(context.engines["reasoning"], "language_model", None)
+    ears = Ears(context.engines["asr"], context.engines["emotion"], thinker)
     history = [Exchange.model_validate(exchange) for exchange in state.get("history", [])]
 
     def work(scope: CancelScope) -> Scores:

@@ -68,8 +68,8 @@ def sounded(cues: Cues) -> Iterator[str]:
     else:
         told = ", ".join(f"{e.kind} {e.start_s:.1f} s" for e in events.events) or "no vocal events"
     yield line("", " · ".join([_one("gender", cues.gender), _one("age", cues.age), told]))
-    if cues.prosody is not None:
-        yield line("", _prosody(cues.prosody), dim=True)
+    if cues.prosody is not None and (measures := _prosody(cues.prosody)):
+        yield line("", measures, dim=True)
 
 
 def _emotion(cue: Cue | None) -> Iterator[str]:

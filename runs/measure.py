@@ -266,7 +266,7 @@ def main(arguments: list[str]) -> None:
     unknown = [name for name in asked if name not in sections]
     if unknown or not asked:
         sys.exit(f"measure: {' '.join(unknown) or 'nothing'} asked; legal: {', '.join(sections)}")
-    engines = Engines.load(load_profile())
+    engines = Engines.load(load_profile("embedded"))
     with tempfile.TemporaryDirectory() as home:
         for name in asked:
             sections[name](Path(home), engines)

@@ -108,9 +108,9 @@ def test_bad_settings_are_one_line_and_exit_2(spoken: Path, tmp_path: Path) -> N
     profile.write_text(embedded.replace('engine = "pocketsphinx"', 'engine = "pocketsphinx"\nvolume = 3'))
     out = tmp_path / "out.wav"
     refused(run("ask", spoken, "-o", out, "--profile", profile), "legal: engine, deadline_s, dither, language_model")
-    refused(run("ask", spoken, "-o", out, "--engine", "tts=robot"), "legal: espeak, flite")
+    refused(run("ask", spoken, "-o", out, "--engine", "tts=robot"), "legal: espeak, flite, f5")
     refused(run("ask", spoken, "-o", out, "--engine", "nose=robot"), "stage=name")
-    refused(run("ask", spoken, "-o", out, "--profile", "luxury"), "legal: embedded")
+    refused(run("ask", spoken, "-o", out, "--profile", "luxury"), "legal: auto, embedded, gpu")
     refused(run("ask", spoken, "-o", out, "--speaker", "nobody"), "known: none yet")
     refused(run("ask", spoken, "-o", tmp_path / "no" / "where.wav"), "cannot be written")
     refused(run("ask", spoken, "-o", tmp_path), "is a directory")
@@ -178,7 +178,7 @@ def test_ctrl_c_while_it_listens_is_calm(spoken: Path, tmp_path: Path) -> None:
     program.send_signal(signal.SIGINT)
     shown, complaint = program.communicate(timeout=30)
     assert program.returncode == 1
-    assert complaint.decode().strip() == "attune: no reply: stopped"
+    assert complaint.decode().splitlines()[-1] == "attune: no reply: stopped"
     assert b"failed" not in shown
     assert not (tmp_path / "out.wav").exists()
 
@@ -259,6 +259,40 @@ def test_doctor_shows_every_engine_and_its_licence() -> None:
     assert result.exit_code == 0, result.output
     for word in ("pocketsphinx", "BSD", "espeak", "GPL", "acoustic", "counsellor", "flite", "loudspeaker", "whole"):
         assert word in result.output
+
+
+def test_doctor_says_what_the_gpu_profile_lacks_and_the_line_that_mends_it() -> None:
+    result = run("doctor", "--profile", "gpu")
+    assert result.exit_code == 1
+    assert "Not whole: asr=faster_whisper" in result.output
+    assert "✓ package     faster-whisper 1." in result.output
+    assert "hf download Systran/faster-whisper-large-v3 --revision edaa852" in result.output
+    assert "attune voices add neutral" in result.output
+
+
+def test_doctor_loads_each_engine_and_times_it() -> None:
+    result = run("doctor", "--profile", "embedded", "--load")
+    assert result.exit_code == 0, result.output
+    assert result.output.count("loaded in") == 8
+
+
+def test_doctor_lists_the_models() -> None:
+    from cascade.models import MODELS
+
+    result = run("doctor", "--models")
+    assert result.exit_code == 0, result.output
+    for model in MODELS.values():
+        assert f"{model.repo}@{model.revision[:7]}" in result.output
+        assert model.licence in result.output
+
+
+def test_without_a_gpu_the_profile_is_embedded_and_the_screen_says_why(spoken: Path, tmp_path: Path) -> None:
+    result = run("ask", spoken, "-o", tmp_path / "out.wav", "--no-judge")
+    assert result.exit_code == 0, result.output
+    said = [line for line in result.stderr.splitlines() if line.startswith("Profile ")]
+    assert len(said) == 1
+    assert "embedded" in said[0]
+    assert "attune doctor --profile gpu" in said[0]
 
 
 def test_an_engine_that_cannot_work_is_said_and_gives_exit_1(spoken: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_the_embedded_profile_needs_no_torch() -> None:
     code = (
         "import sys\nfor name in ('torch', 'transformers', 'sklearn', 'scipy'): sys.modules[name] = None\n"
         "from cascade.profiles import Engines, load_profile\n"
-        "engines = Engines.load(load_profile()); print(len(engines.loaded)); engines.close()"
+        "engines = Engines.load(load_profile('embedded')); print(len(engines.loaded)); engines.close()"
     )
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "8"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import tempfile
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from cascade.audio import SAMPLE_RATE, Samples, Waveform
 from cascade.cancel import CancelScope
 from cascade.engines import ExistingFile
 from cascade.errors import ConfigError
+from cascade.needs import Need, package
 from cascade.process import WorkerProcess
 from cascade.turn import EngineInfo, Record, Transcript, Word
 
@@ -54,7 +54,7 @@ class PocketSphinx:
         self._worker.start()
 
     def transcribe(self, speech: Waveform, *, cancel: CancelScope) -> Transcript:
-        wave = speech.resampled(SAMPLE_RATE)
+        wave = speech.checked().resampled(SAMPLE_RATE)
         spans = speech_spans(wave, cancel)
         if not spans:
             return Transcript(text="", language="en", confidence=0.0, engine=self.info.name)
@@ -122,8 +122,8 @@ def _language_model(path: Path, cleanup: contextlib.ExitStack) -> Path:
     raise ConfigError(f"[asr] language_model = {str(path)!r}: give a .txt, .arpa or .bin file")
 
 
-def missing() -> str | None:
-    return None if importlib.util.find_spec("pocketsphinx") else "pip install pocketsphinx"
+def needs(options: Options) -> list[Need]:
+    return [package("pocketsphinx", "pocketsphinx", "pip install pocketsphinx")]
 
 
 def load(options: Options) -> PocketSphinx:

@@ -10,6 +10,7 @@ from cascade.asr.words import word_error_rate, words_of
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.engines import Ears, Prompt
+from cascade.needs import Need
 from cascade.reasoning.critic import complaints, empathy
 from cascade.turn import Cues, EngineInfo, Exchange, Record, ReplyEmotion, Scores, Transcript, Turn
 
@@ -76,8 +77,8 @@ def agreement(emotion: ReplyEmotion, cues: Cues) -> float | None:
     return min(1.0, sum(cues.emotion.probabilities.get(label, 0.0) for label in SOUNDS_LIKE[emotion]))
 
 
-def missing() -> str | None:
-    return None
+def needs(options: Options) -> list[Need]:
+    return []
 
 
 def load(options: Options) -> Listener:

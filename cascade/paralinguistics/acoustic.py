@@ -19,6 +19,7 @@ from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.engines import ExistingFile
 from cascade.errors import EngineFailed, EngineUnavailable
+from cascade.needs import Need
 from cascade.paralinguistics.features import measured
 from cascade.turn import AgeCue, Baseline, Cues, EmotionCue, EngineInfo, GenderCue, Record
 
@@ -92,7 +93,7 @@ class Acoustic:
 
     def analyze(self, speech: Waveform, *, baseline: Baseline | None, cancel: CancelScope) -> Cues:
         """Emotion, age, gender, and this clip's own features as `voice`. Raises EngineFailed, Cancelled."""
-        found = measured(speech, cancel)
+        found = measured(speech.checked(), cancel)
         cancel.check()
         age = AgeCue(engine=ENGINE, reason=AGE_REASON)
         if not found.values:
@@ -152,12 +153,9 @@ def _emotion_cue(probabilities: dict[str, float], threshold: float) -> EmotionCu
     return cue.model_copy(update={"reason": f"not sure: {cue.best} at {cue.confidence:.2f}, {threshold:.2f} is needed"})
 
 
-def missing() -> str | None:
-    return (
-        None
-        if WEIGHTS.is_file()
-        else f"{WEIGHTS.name} is not there: run attune analyzer train, or install Attune again"
-    )
+def needs(options: Options) -> list[Need]:
+    fix = f"{WEIGHTS.name} is not there: run attune analyzer train, or install Attune again"
+    return [Need("file", WEIGHTS.name, None if WEIGHTS.is_file() else fix)]
 
 
 def load(options: Options) -> Acoustic:

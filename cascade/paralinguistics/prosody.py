@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
+from cascade.needs import Need
 from cascade.paralinguistics.features import measured
 from cascade.turn import Baseline, Cues, EngineInfo, Prosody, Record
 
@@ -18,7 +19,8 @@ class ProsodyAnalyzer:
 
     def analyze(self, speech: Waveform, *, baseline: Baseline | None, cancel: CancelScope) -> Cues:
         """The `prosody` part; what could not be measured is None. Raises Cancelled."""
-        found = measured(speech, cancel)
+        cancel.check()
+        found = measured(speech.checked(), cancel)
         return Cues(
             prosody=Prosody(
                 pitch_hz=found.pitch_hz,
@@ -32,8 +34,8 @@ class ProsodyAnalyzer:
         )
 
 
-def missing() -> str | None:
-    return None
+def needs(options: Options) -> list[Need]:
+    return []
 
 
 def load(options: Options) -> ProsodyAnalyzer:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
-from cascade.turn import AgeCue, Baseline, Cues, EmotionCue, EngineInfo, EventsCue, GenderCue, Record
+from cascade.needs import Need
+from cascade.turn import AgeCue, Baseline, Cues, EmotionCue, EngineInfo, EventsCue, GenderCue, Prosody, Record
 
 REASON = "no engine for this in the profile"
 
@@ -18,14 +19,20 @@ class Unknown:
         self.info = EngineInfo(name="unknown", version="1")
 
     def analyze(self, speech: Waveform, *, baseline: Baseline | None, cancel: CancelScope) -> Cues:
+        speech.checked()
+        cancel.check()
         blank = {"engine": "unknown", "reason": REASON}
         return Cues(
-            emotion=EmotionCue(**blank), age=AgeCue(**blank), gender=GenderCue(**blank), events=EventsCue(**blank)
+            emotion=EmotionCue(**blank),
+            age=AgeCue(**blank),
+            gender=GenderCue(**blank),
+            events=EventsCue(**blank),
+            prosody=Prosody(engine="unknown"),
         )
 
 
-def missing() -> str | None:
-    return None
+def needs(options: Options) -> list[Need]:
+    return []
 
 
 def load(options: Options) -> Unknown:

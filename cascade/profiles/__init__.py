@@ -1,19 +1,24 @@
-"""Profiles: which engine serves which stage. A profile is a TOML file, by name from this folder or by path."""
+"""Profiles: which engine serves which stage. A profile is a TOML file, by name from this folder or by path.
+
+`auto` is no file: it takes gpu where that is whole on this machine and embedded elsewhere, and says which and why.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cascade.engines import load_engine, parse_options, spec
+from cascade.engines import load_engine, needs, parse_options, spec
 from cascade.errors import ConfigError
+from cascade.needs import Need
 from cascade.turn import STAGES, EngineInfo, Stage
 
 FOLDER = Path(__file__).parent
-DEFAULT = "embedded"
+AUTO = "auto"
+DEFAULT = AUTO
 DEADLINE_S = 60.0
 
 
@@ -28,11 +33,29 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class Profile:
+    """`folder`: from where the files that its options name are sought. `note`: why `auto` took it, in one line."""
+
     name: str
     stages: dict[Stage, StageConfig]
+    folder: Path = FOLDER
+    note: str = ""
+
+    def needs(self) -> dict[Stage, Sequence[Need]]:
+        """What each stage's engine rests on, and what of that is missing here. Nothing is loaded."""
+        found = {}
+        for stage, config in self.stages.items():
+            options = parse_options(stage, config.engine, config.options, self.folder)
+            found[stage] = needs(stage, config.engine, options)
+        return found
+
+    def gaps(self) -> list[tuple[Stage, Need]]:
+        """What is missing; a device first: without it nothing else is worth fetching."""
+        found = [(stage, need) for stage, needed in self.needs().items() for need in needed if need.fix]
+        return sorted(found, key=lambda gap: gap[1].kind != "device")
 
 
 def names() -> list[str]:
+    """The profiles that ship; `auto` chooses among them."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
@@ -41,10 +64,29 @@ def load_profile(name: str = DEFAULT, swaps: Iterable[str] = ()) -> Profile:
 
     A swapped stage takes the engine's own default options: those in the file were another engine's.
     """
+    swaps = tuple(swaps)
+    return _automatic(swaps) if name == AUTO else _named(name, swaps)
+
+
+def _automatic(swaps: tuple[str, ...]) -> Profile:
+    gpu = _named("gpu", swaps)
+    gaps = gpu.gaps()
+    if not gaps:
+        return replace(gpu, note="gpu: everything it needs is here")
+    stage, need = gaps[0]
+    more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+    lacks = f"{stage} lacks {need.name}{more}"
+    note = f"embedded, for gpu is not whole here ({lacks}: attune doctor --profile gpu)"
+    return replace(_named("embedded", swaps), note=note)
+
+
+def _named(name: str, swaps: tuple[str, ...]) -> Profile:
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
     if not path.is_file():
-        raise ConfigError(f"profile {name!r} is not known; legal: {', '.join(names())}, or the path of a TOML file")
-    profile = Profile(path.stem, _stages(path))
+        raise ConfigError(
+            f"profile {name!r} is not known; legal: {AUTO}, {', '.join(names())}, or the path of a TOML file"
+        )
+    profile = Profile(path.stem, _stages(path), path.parent)
     for swap in swaps:
         profile = _swapped(profile, swap)
     return replace(profile, stages={s: _checked(s, config, path.parent) for s, config in profile.stages.items()})

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import Field
@@ -17,6 +16,7 @@ from pydantic import Field
 from cascade.cancel import CancelScope
 from cascade.engines import Prompt
 from cascade.errors import EngineFailed
+from cascade.needs import Need, package
 from cascade.reasoning import careful, critic
 from cascade.reasoning.language import words
 from cascade.reasoning.strategies import Hearing, Plan, hear, leant, plan, rate
@@ -165,8 +165,8 @@ def _thought(understood: Understanding, heard: Hearing, chosen: Plan, history: S
     )
 
 
-def missing() -> str | None:
-    return None if find_spec("vaderSentiment") else "pip install vaderSentiment"
+def needs(options: Options) -> list[Need]:
+    return [package("vaderSentiment", "vaderSentiment", "pip install vaderSentiment")]
 
 
 def load(options: Options) -> Counsellor:

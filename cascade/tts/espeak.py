@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from importlib.metadata import version
 
 from pydantic import Field
 
 from cascade.cancel import CancelScope
-from cascade.engines import Speech
+from cascade.engines import Speech, sayable
+from cascade.needs import Need, package
 from cascade.tts.emotions import NEUTRAL_DBFS, reply_shift
 from cascade.tts.espeak_process import EspeakProcess
 from cascade.tts.world import render
@@ -41,7 +41,7 @@ class Espeak:
         """One sentence at 22,050 Hz. Pace is eSpeak's own, so that its word times stay true; the rest is WORLD's."""
         shift, options = reply_shift(emotion, intensity, rate), self._options
         wave, words = self._process.say(
-            text,
+            sayable(text),
             voice=options.voice,
             rate_wpm=round(min(max(options.rate_wpm * shift.rate, WPM_RANGE[0]), WPM_RANGE[1])),
             pitch=options.pitch,
@@ -56,8 +56,8 @@ class Espeak:
         self._process.close()
 
 
-def missing() -> str | None:
-    return None if importlib.util.find_spec("espeakng_loader") else "pip install espeakng-loader"
+def needs(options: Options) -> list[Need]:
+    return [package("espeakng_loader", "espeakng-loader", "pip install espeakng-loader")]
 
 
 def load(options: Options) -> Espeak:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -12,8 +11,9 @@ import soundfile
 
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
-from cascade.engines import Speech
+from cascade.engines import Speech, sayable
 from cascade.errors import EngineFailed, EngineUnavailable
+from cascade.needs import Need, program
 from cascade.tts.emotions import NEUTRAL_DBFS, reply_shift
 from cascade.tts.world import render
 from cascade.turn import EngineInfo, Record, ReplyEmotion
@@ -34,16 +34,17 @@ class Flite:
         self, text: str, *, emotion: ReplyEmotion, intensity: float, rate: float, seed: int, cancel: CancelScope
     ) -> Speech:
         """One sentence at 16 kHz; Flite reports no word times."""
-        wave = flite_say(text, self._voice)
+        cancel.check()
+        wave = flite_say(sayable(text), self._voice)
         cancel.check()
         return Speech(render(wave.at_level(NEUTRAL_DBFS), reply_shift(emotion, intensity, rate), seed=seed))
 
 
 def flite_say(text: str, voice: str) -> Waveform:
     """Speech at 16 kHz in Flite's own intonation. Raises EngineUnavailable, EngineFailed."""
-    problem = missing()
-    if problem:
-        raise EngineUnavailable(problem)
+    for need in needs():
+        if need.fix:
+            raise EngineUnavailable(need.fix)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "out.wav"
         command = ["flite", "-voice", voice, "-t", " ".join(text.split()), "-o", str(path)]
@@ -62,12 +63,8 @@ def _version() -> str:
     return next((line.split(":", 1)[1].strip() for line in shown.splitlines() if "version" in line), "unknown")
 
 
-def missing() -> str | None:
-    return (
-        None
-        if shutil.which("flite")
-        else "the program flite is not installed: apt install flite (or your system's package)"
-    )
+def needs(options: Options | None = None) -> list[Need]:
+    return [program("flite", "the program flite is not installed: apt install flite (or your system's package)")]
 
 
 def load(options: Options) -> Flite:

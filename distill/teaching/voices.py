@@ -227,7 +227,7 @@ def combined(person: VoiceShift, mood: VoiceShift) -> VoiceShift:
 
 def missing_engines() -> dict[str, str]:
     """Engines of this module that cannot be used here, and why."""
-    problems = {"flite": flite.missing()}
+    problems = {"flite": flite.needs()[0].fix}
     problems["festival"] = None if shutil.which("text2wave") else "the program text2wave of Festival is not installed"
     return {name: why for name, why in problems.items() if why}
 

@@ -10,7 +10,7 @@ from cascade.cancel import CancelScope
 from cascade.engines import Prompt
 from cascade.errors import Cancelled
 from cascade.reasoning import crisis, critic
-from cascade.reasoning.counsellor import Options, load, missing
+from cascade.reasoning.counsellor import Options, load, needs
 from cascade.reasoning.language import sentences
 from cascade.reasoning.reflection import turn_round
 from cascade.reasoning.understanding import understand
@@ -375,5 +375,5 @@ def test_cancel_stops_between_sentences():
 
 
 def test_engine_is_usable():
-    assert missing() is None
+    assert [need.fix for need in needs(Options())] == [None]
     assert COUNSELLOR.info.name == "counsellor"

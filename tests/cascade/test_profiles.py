@@ -6,6 +6,7 @@ import pytest
 
 from cascade.engines import ENGINES, engine_module, load_engine
 from cascade.errors import ConfigError
+from cascade.needs import Need
 from cascade.profiles import load_profile
 from cascade.turn import STAGES
 
@@ -26,7 +27,7 @@ def test_every_engine_in_the_table_has_its_parts(stage: str, name: str) -> None:
     assert module.Options().model_config["frozen"]
     assert module.Options().model_config["extra"] == "forbid"
     assert callable(module.load)
-    assert module.missing() is None or isinstance(module.missing(), str)
+    assert all(need.fix is None or "\n" not in need.fix for need in module.needs(module.Options()))
 
 
 @pytest.mark.parametrize(
@@ -71,11 +72,39 @@ def test_files_are_sought_beside_the_profile_that_names_them(tmp_path: Path) -> 
 def test_unknown_profiles_and_swaps_say_what_is_legal() -> None:
     with pytest.raises(ConfigError, match="embedded"):
         load_profile("nope")
-    with pytest.raises(ConfigError, match="legal: espeak, flite"):
+    with pytest.raises(ConfigError, match="legal: espeak, flite, f5"):
         load_profile("embedded", ["tts=robot"])
     with pytest.raises(ConfigError, match="stage=name"):
         load_profile("embedded", ["tts"])
     assert load_profile("embedded", ["emotion=unknown"]).stages["emotion"].engine == "unknown"
+
+
+def test_auto_takes_gpu_only_where_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    gap, there = Need("device", "cuda", "buy one"), Need("device", "cuda")
+    monkeypatch.setattr("cascade.profiles.needs", lambda stage, *_: [gap] if stage in ("asr", "tts") else [there])
+    profile = load_profile("auto")
+    assert profile.name == "embedded"
+    assert (
+        profile.note == "embedded, for gpu is not whole here (asr lacks cuda and 1 more: attune doctor --profile gpu)"
+    )
+    monkeypatch.setattr("cascade.profiles.needs", lambda *_: [there])
+    profile = load_profile("auto")
+    assert profile.name == "gpu"
+    assert profile.note == "gpu: everything it needs is here"
+    assert load_profile().name == "gpu", "auto is the default"
+
+
+def test_auto_applies_swaps_before_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    gap = Need("file", "voices", "add some")
+    monkeypatch.setattr("cascade.profiles.needs", lambda stage, name, _: [gap] if name == "f5" else [])
+    assert load_profile("auto").name == "embedded"
+    swapped = load_profile("auto", ["tts=espeak"])
+    assert (swapped.name, swapped.stages["tts"].engine) == ("gpu", "espeak")
+
+
+def test_a_named_profile_is_never_exchanged_for_another() -> None:
+    assert load_profile("gpu").name == "gpu"
+    assert load_profile("gpu").note == ""
 
 
 def test_the_unknown_analyzer_says_nothing_and_why() -> None:

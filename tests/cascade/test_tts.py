@@ -134,7 +134,7 @@ def test_a_stopped_scope_stops_speech(voice: espeak.Espeak) -> None:
         voice.speak(SENTENCE, emotion="sad", intensity=0.7, rate=1.0, seed=0, cancel=scope)
 
 
-@pytest.mark.skipif(flite.missing() is not None, reason="flite is not installed here")
+@pytest.mark.skipif(flite.needs()[0].fix is not None, reason="flite is not installed here")
 def test_flite_speaks_with_emotion() -> None:
     engine = flite.load(flite.Options())
     arguments = {"intensity": 0.7, "rate": 1.0, "seed": 0, "cancel": CancelScope()}
