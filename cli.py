@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cascade.home import default_home
+from distill.training.commands import analyzer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,6 +73,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a sign gets a question mark, not a crash
+
+
+main.add_command(analyzer)
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -369,52 +373,6 @@ def check(bank: str, no_listen: bool, max_wer: float, home: Path, profile: str, 
             recognizer.close()
     click.echo("\n".join(lines))
     sys.exit(0 if well else FAILED)
-
-
-@main.group()
-def analyzer() -> None:
-    """Train or score the acoustic classifier."""
-
-
-@analyzer.command()
-@click.option(
-    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder to write to."
-)
-@click.option("--clips", default=4200, show_default=True, type=click.IntRange(min=200), help="Clips to synthesize.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0))
-@click.option("--workers", default=1, show_default=True, type=click.IntRange(min=1), help="Processes that synthesize.")
-def train(out: Path, clips: int, seed: int, workers: int) -> None:
-    """Train it anew on speech it synthesizes.
-
-    Writes acoustic.npz and acoustic.json, its card.
-    """
-    from cascade.errors import InputError
-    from distill.training.analyzer import shown, train
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another folder") from error
-
-    def progress(done: int, of: int) -> None:
-        click.echo(f"\r{done} of {of} speakers measured", nl=done == of, err=True)
-
-    card = train(out, clips=clips, seed=seed, workers=workers, progress=progress)
-    click.echo(shown(card["unseen_speakers"]))
-    click.echo(f'Kept {out / "acoustic.npz"}. Use it: weights = "…" under [emotion] and [speaker] of a profile.')
-
-
-@analyzer.command()
-@click.argument("labels", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--seed", default=0, show_default=True, help="Which three neutral clips of a speaker are the baseline.")
-def score(labels: Path, seed: int) -> None:
-    """Score it on your labelled recordings.
-
-    LABELS is a CSV with the columns file, emotion, gender, and if known age and speaker.
-    """
-    from distill.training.analyzer import score, shown
-
-    click.echo(shown(score(labels, seed=seed)))
 
 
 def show_example(conversation: Conversation) -> None:

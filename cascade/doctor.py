@@ -55,7 +55,7 @@ def shown(findings: Sequence[Finding]) -> Iterator[str]:
     """The table as lines: a row an engine; under each that is in use, what it rests on."""
     for finding in findings:
         mark, state = "●" if finding.chosen else "○", finding.missing or "ok"
-        row = f"  {finding.stage:<10} {mark} {finding.name:<14} {finding.spec.about:<50} {finding.spec.licence:<23}"
+        row = f"  {finding.stage:<10} {mark} {finding.name:<14} {finding.spec.about:<52} {finding.spec.licence:<23}"
         if not finding.chosen or not finding.needs:
             yield f"{row} {state}"
             continue

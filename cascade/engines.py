@@ -232,7 +232,7 @@ ENGINES: dict[Stage, dict[str, EngineSpec]] = {
     "judging": {
         "listener": EngineSpec("cascade.judging.listener", "listen-back, emotion agreement, rubric", "Apache-2.0"),
         "panel": EngineSpec(
-            "cascade.judging.panel", "as listener, with DNSMOS and a language model's opinion", "MIT, MIT", "judge"
+            "cascade.judging.panel", "listener, DNSMOS, a language model's opinion", "MIT, MIT", "judge"
         ),
     },
 }

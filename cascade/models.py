@@ -42,7 +42,7 @@ MODELS: dict[str, Model] = {
     "emotion2vec-plus-base": Model(
         "emotion2vec/emotion2vec_plus_base",
         "main",
-        "model licence of its authors",
+        "its authors' model licence",
         0.4,
         "nine emotions, 768-d feature",
         marker="config.yaml",

@@ -74,3 +74,12 @@ def test_the_readme_shows_the_tree_that_is_there() -> None:
         if path.is_dir() and path.name != "__pycache__"
     }
     assert rooms <= shown, f"README leaves out {rooms - shown}"
+
+
+def test_the_readme_names_every_model_with_its_licence() -> None:
+    from cascade.models import MODELS
+
+    readme = (ROOT / "README.md").read_text()
+    for model in MODELS.values():
+        assert model.repo in readme
+        assert model.licence.split(" (")[0] in readme
