@@ -18,7 +18,7 @@ from pydantic import AfterValidator, ValidationError, ValidationInfo
 
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
-from cascade.errors import ConfigError, EngineUnavailable, InputError
+from cascade.errors import ConfigError, EngineUnavailable, InputError, one_line
 from cascade.needs import Need, extra
 from cascade.turn import (
     Baseline,
@@ -303,7 +303,7 @@ def load_engine(stage: Stage, name: str, options: dict[str, Any]) -> Any:
     except ImportError as error:
         row = spec(stage, name)
         install = extra(row.extra) if row.extra else "pip install attune"
-        why = " ".join(str(error).split())[:120]
+        why = one_line(error)
         raise EngineUnavailable(
             f"{stage}={name}: a package is there but cannot be imported ({why}): {install}"
         ) from error

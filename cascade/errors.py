@@ -48,3 +48,21 @@ class EngineTimeout(EngineError):
 
 class Cancelled(Exception):
     """The person stopped the turn."""
+
+
+FULL = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "alloc_failed",
+)  # as torch, CUDA and systems say it
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library's error means that it wanted more memory than there is."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in FULL)
+
+
+def one_line(error: BaseException, length: int = 120) -> str:
+    """A library's message as a part of one of ours; its type's name if it says nothing."""
+    return " ".join(str(error).split())[:length] or type(error).__name__

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, ValidationInfo
 
 from cascade.errors import EngineUnavailable
 from cascade.needs import Need
+from cascade.turn import Record
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,13 @@ def model_of(name: str) -> Model:
         return MODELS[name]
     repo, _, revision = name.partition("@")
     return Model(repo, revision or "main", "see its model card", 0.0, "of your choice")
+
+
+def described(options: Record, name: str, device: object) -> dict[str, Any]:
+    """The options to keep in EngineInfo: what was set, and in any case the device, the model and its revision."""
+    shown = options.model_dump(mode="json", exclude_defaults=True)
+    revision = "local" if Path(name).is_absolute() else model_of(name).revision
+    return {**shown, "device": str(device), "model": name, "revision": revision}
 
 
 def download_line(name: str) -> str:

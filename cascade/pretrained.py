@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from cascade.errors import EngineUnavailable
-from cascade.torch_tools import check_pickle, one_line, quietly
+from cascade.errors import EngineUnavailable, one_line
+from cascade.torch_tools import check_pickle, quietly
 
 
 def config_of(folder: Path) -> dict[str, Any]:

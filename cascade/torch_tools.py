@@ -21,15 +21,12 @@ import numpy as np
 import torch
 
 from cascade.cancel import CancelScope
-from cascade.errors import EngineFailed, EngineUnavailable, OutOfMemory
-from cascade.models import model_of
+from cascade.errors import EngineFailed, EngineUnavailable, OutOfMemory, is_out_of_memory, one_line
 from cascade.native import NativeCalls
 from cascade.needs import Device
-from cascade.turn import Record
 
 Result = TypeVar("Result")
 
-FULL = ("out of memory", "not enough memory", "can't allocate memory")  # what torch says for a device, Windows, Linux
 
 _scope = threading.local()
 _globals = threading.RLock()
@@ -124,7 +121,7 @@ def running(engine: str, cancel: CancelScope) -> Iterator[None]:
             yield
     except (RuntimeError, ValueError, IndexError, MemoryError) as error:
         why = one_line(error)
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in FULL):
+        if is_out_of_memory(error):
             raise OutOfMemory(f"{engine}: out of memory ({why}); give it less at once or another device") from error
         raise EngineFailed(f"{engine}: the network failed ({why})") from error
 
@@ -146,17 +143,6 @@ class Network:
                 return work()
 
         return self._calls.run(inside, cancel)
-
-
-def described(options: Record, name: str, device: torch.device) -> dict[str, Any]:
-    """The options to keep in EngineInfo: what was set, and in any case the device, the model and its revision."""
-    shown = options.model_dump(mode="json", exclude_defaults=True)
-    revision = "local" if Path(name).is_absolute() else model_of(name).revision
-    return {**shown, "device": str(device), "model": name, "revision": revision}
-
-
-def one_line(error: BaseException, length: int = 120) -> str:
-    return " ".join(str(error).split())[:length] or type(error).__name__
 
 
 def check_pickle(path: Path) -> None:

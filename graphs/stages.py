@@ -14,7 +14,16 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from cascade.cancel import CancelScope
-from cascade.errors import AttuneError, Cancelled, EngineFailed, EngineTimeout, EngineUnavailable, OutOfMemory
+from cascade.errors import (
+    AttuneError,
+    Cancelled,
+    EngineFailed,
+    EngineTimeout,
+    EngineUnavailable,
+    OutOfMemory,
+    is_out_of_memory,
+    one_line,
+)
 from cascade.turn import Failure, Stage
 
 T = TypeVar("T")
@@ -122,10 +131,12 @@ async def _first_of(future: asyncio.Future[Any], seconds: float, cancel: CancelS
 def _as_attune_error(error: BaseException) -> BaseException:
     if isinstance(error, AttuneError | Cancelled):
         return error
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or "out of memory" in text.lower():
-        return OutOfMemory(f"out of memory: {text}"[:200])
-    return EngineFailed(f"{type(error).__name__}: {text}"[:200])
+    text = one_line(error, 180)
+    return (
+        OutOfMemory(f"out of memory: {text}")
+        if is_out_of_memory(error)
+        else EngineFailed(f"{type(error).__name__}: {text}")
+    )
 
 
 def failure_of(stage: Stage, error: AttuneError) -> Failure:

@@ -3,9 +3,9 @@
 batched  Whisper on many clips: batches against one clip after the other, side by side and in turn. `turns` hears each as a turn
          of conversation, and reads on behind its last word, which takes a random model long; `batches_of_1` does what a batch
          does, one by one: compare with that
-hot      the share of a stage's seconds, as the graph counts them, that an engine's library spends at work in its own calls, networks
-         and what they read and write: the rest is Attune. Sizes are those of published checkpoints, or a part of their layers.
-         transformers: one answer of 60 tokens, for a random model writes none of the right form
+hot      the share of a stage's seconds, as the graph counts them, that the engine's library spends in calls of its own: the rest
+         is Attune. Networks have the published sizes, or fewer layers for a CPU's sake. transformers: its language model's
+         stream of 60 tokens alone, for a random model writes no answer of the right form
 
 Each prints one line of JSON. Without --model a Whisper of random weights is made: its words are garbage, its timing is that of a
 trained one of its size that writes as many tokens (--max-new-tokens for each clip; a random model never ends by itself).
@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
-from itertools import cycle, islice
 from importlib import import_module
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -183,17 +183,8 @@ def emotion2vec_work(asked: argparse.Namespace, folder: Path) -> Work:
     """Base: about 90 million parameters."""
     from cascade.paralinguistics.emotion2vec import Options, load
 
-    model = import_module("checkpoints.emotion2vec").make_emotion2vec(
-        folder / "emotion2vec",
-        sizes={"depth": 8, "num_heads": 12, "embed_dim": 768, "average_top_k_layers": 8},
-        audio_sizes={
-            "prenet_depth": 4,
-            "num_alibi_heads": 12,
-            "model_depth": 8,
-            "conv_pos_groups": 16,
-            "feature_encoder_spec": "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]",
-        },
-    )
+    made = import_module("checkpoints.emotion2vec")
+    model = made.make_emotion2vec(folder / "emotion2vec", sizes=made.BASE, audio_sizes=made.BASE_AUDIO)
     return analyzed(load(Options(model=str(model), device=asked.device)))
 
 
@@ -207,16 +198,8 @@ def wav2vec2_work(asked: argparse.Namespace, folder: Path) -> Work:
     """As the published one of 6 layers."""
     from cascade.paralinguistics.wav2vec2 import Options, load
 
-    model = import_module("checkpoints.age_gender").make_age_gender(
-        folder / "age_gender",
-        hidden_size=1024,
-        num_hidden_layers=6,
-        num_attention_heads=16,
-        intermediate_size=4096,
-        conv_dim=(512,) * 7,
-        num_conv_pos_embeddings=128,
-        num_conv_pos_embedding_groups=16,
-    )
+    made = import_module("checkpoints.age_gender")
+    model = made.make_age_gender(folder / "age_gender", **made.PUBLISHED)
     return analyzed(load(Options(model=str(model), device=asked.device)))
 
 
@@ -230,15 +213,8 @@ def audio_tagger_work(asked: argparse.Namespace, folder: Path) -> Work:
     """AST as published, which takes every window for one of 10 s. Of its labels there are but a few."""
     from cascade.paralinguistics.audio_tagger import Options, load
 
-    model = import_module("checkpoints.audio_tagger").make_audio_tagger(
-        folder / "audio_tagger",
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        max_length=1024,
-        num_mel_bins=128,
-    )
+    made = import_module("checkpoints.audio_tagger")
+    model = made.make_audio_tagger(folder / "audio_tagger", **made.PUBLISHED)
     return analyzed(load(Options(model=str(model), device=asked.device, hop_s=2.0)))
 
 
@@ -253,31 +229,17 @@ def analyzed(engine: Any) -> Work:
 
 
 def transformers_work(asked: argparse.Namespace, folder: Path) -> Work:
-    """8 of the 28 layers of Qwen3-0.6B, and its whole vocabulary."""
+    """8 of the 28 layers of Qwen3-0.6B, and as large a vocabulary."""
     from cascade.reasoning.prompting import messages
     from cascade.reasoning.transformers import Options, language_model
 
-    requests = {
-        text: messages(
-            Prompt(Transcript(text=text, engine="bench"), Cues()), form="both", tool_steps=2, history_turns=8
-        )
-        for text in SAID
-    }
-    model = import_module("checkpoints.llm").make_random_llm(
-        folder / "llm",
-        texts=[message.content for request in requests.values() for message in request],
-        vocab_size=151_936,
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=8,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-    )
-    engine, settings = language_model(Options(model=str(model), device=asked.device)), {"temperature": 0.7, "seed": 0}
-    return lambda clip, cancel: list(
-        engine.stream(requests[clip.text], max_tokens=ANSWER_TOKENS, top_logprobs=0, cancel=cancel, **settings)
-    )
+    prompts = {text: Prompt(Transcript(text=text, engine="none"), Cues()) for text in SAID}
+    requests = {text: messages(it, form="both", tool_steps=2, history_turns=8) for text, it in prompts.items()}
+    made, texts = import_module("checkpoints.llm"), [message.content for it in requests.values() for message in it]
+    model = made.make_random_llm(folder / "llm", texts=texts, **{**made.QWEN3, "num_hidden_layers": 8})
+    engine = language_model(Options(model=str(model), device=asked.device))
+    writing = partial(engine.stream, max_tokens=ANSWER_TOKENS, temperature=0.7, seed=0, top_logprobs=0)
+    return lambda clip, cancel: list(writing(requests[clip.text], cancel=cancel))
 
 
 def transformers_calls() -> Calls:
@@ -298,11 +260,7 @@ def f5_work(asked: argparse.Namespace, folder: Path) -> Work:
     from cascade.tts.f5 import Options, load
 
     made = import_module("checkpoints.f5")
-    model = made.make_f5(
-        folder / "f5",
-        arch={**made.ARCH, "dim": 512, "depth": 8, "heads": 8, "dim_head": 64, "text_dim": 512, "conv_layers": 4},
-        vocos={"dim": 512, "intermediate_dim": 1536, "num_layers": 8},
-    )
+    model = made.make_f5(folder / "f5", arch=made.HALF_BASE, vocos=made.PUBLISHED_VOCOS)
     said = clips(2)[1]
     bank = made.make_bank(folder / "bank", {"neutral": (said.wave, said.text)})
     engine = load(

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -23,14 +22,12 @@ from cascade.asr.whisper_checkpoint import (
     ComputeType,
     cuda_or_cpu,
     device_of,
-    is_out_of_memory,
     loaded,
-    one_line,
 )
 from cascade.audio import SAMPLE_RATE, Samples, Waveform
 from cascade.cancel import CancelScope
-from cascade.errors import AttuneError, Cancelled, ConfigError, EngineFailed, OutOfMemory
-from cascade.models import Checkpoint, checkpoint, locate, model_of
+from cascade.errors import AttuneError, Cancelled, ConfigError, EngineFailed, OutOfMemory, is_out_of_memory, one_line
+from cascade.models import Checkpoint, checkpoint, described, locate
 from cascade.native import NativeCalls
 from cascade.needs import Device, Need, extra, package
 from cascade.turn import EngineInfo, Record, Transcript, Word
@@ -92,13 +89,7 @@ class FasterWhisper:
         self.info = EngineInfo(
             name="faster_whisper",
             version=version("faster-whisper"),
-            options=options.model_dump(mode="json", exclude_defaults=True)
-            | {
-                "device": device,
-                "model": options.model,
-                "revision": None if Path(options.model).is_absolute() else model_of(options.model).revision,
-                "compute_type": self._model.model.compute_type,
-            },
+            options=described(options, options.model, device) | {"compute_type": self._model.model.compute_type},
         )
 
     def transcribe(self, speech: Waveform, *, cancel: CancelScope) -> Transcript:

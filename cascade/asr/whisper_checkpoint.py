@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cascade.errors import EngineUnavailable
+from cascade.errors import EngineUnavailable, is_out_of_memory, one_line
 from cascade.needs import Device, Need
 from cascade.needs import device as device_need
 
@@ -18,15 +18,6 @@ FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.*")
 SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")  # what every prompt is made of
 CUBLAS = "libcublas.so.12"  # the one that CTranslate2 4 opens by itself
 ComputeType = Literal["auto", "float16", "int8_float16", "int8", "float32", "int8_float32"]
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "alloc_failed" in text
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def device_of(wanted: Device) -> Literal["cpu", "cuda"]:

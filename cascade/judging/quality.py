@@ -15,7 +15,7 @@ import numpy as np
 
 from cascade.audio import SAMPLE_RATE, SILENCE_DBFS, Samples, Waveform
 from cascade.cancel import CancelScope
-from cascade.errors import EngineFailed, EngineUnavailable
+from cascade.errors import EngineFailed, EngineUnavailable, one_line
 from cascade.native import NativeCalls
 from cascade.needs import Need, extra, package
 
@@ -87,7 +87,7 @@ def _opened(path: Path, threads: int) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own classes, all straight below Exception
-        why = " ".join(str(error).split())[:160]
+        why = one_line(error)
         raise EngineUnavailable(f"{path}: not a network that ONNX Runtime can read ({why}); get it again") from error
     into = [(value.name, value.shape[1:]) for value in session.get_inputs()]
     out = [value.shape[1:] for value in session.get_outputs()]

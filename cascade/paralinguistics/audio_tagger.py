@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from cascade.audio import SILENCE_DBFS, Samples, Waveform
 from cascade.cancel import CancelScope
 from cascade.errors import EngineFailed, EngineUnavailable, OutOfMemory
-from cascade.models import Checkpoint, checkpoint, locate
+from cascade.models import Checkpoint, checkpoint, described, locate
 from cascade.needs import Device, Need, device, extra, package
 from cascade.paralinguistics.label_maps import label_map
 from cascade.paralinguistics.usable import too_short
@@ -60,7 +60,7 @@ class AudioTagger:
         from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
         from cascade.pretrained import config_of, extractor, pretrained
-        from cascade.torch_tools import Network, described, device_of, make_stoppable
+        from cascade.torch_tools import Network, device_of, make_stoppable
 
         folder = locate(options.model, FILES)
         config_of(folder)

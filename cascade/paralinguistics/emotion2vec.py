@@ -19,8 +19,8 @@ from pydantic import Field
 from cascade.audio import SAMPLE_RATE, Samples, Waveform
 from cascade.cancel import CancelScope
 from cascade.engines import EmotionFeatures
-from cascade.errors import EngineFailed, EngineUnavailable
-from cascade.models import Checkpoint, checkpoint, locate
+from cascade.errors import EngineFailed, EngineUnavailable, one_line
+from cascade.models import Checkpoint, checkpoint, described, locate
 from cascade.needs import Device, Need, device, extra, package
 from cascade.paralinguistics.emotion2vec_checkpoint import (
     ARCHITECTURE,
@@ -52,7 +52,7 @@ class Emotion2vec:
     """Safe to call from several threads: FunASR keeps state of its own, so one at a time is served and the others wait."""
 
     def __init__(self, options: Options) -> None:
-        from cascade.torch_tools import Network, check_pickle, described, device_of, make_stoppable
+        from cascade.torch_tools import Network, check_pickle, device_of, make_stoppable
 
         folder = locate(options.model, FILES)
         chosen = device_of(options.device)
@@ -123,7 +123,7 @@ def _auto_model(source: Source, chosen: str) -> Any:
     """FunASR's model, from the checked layout: with `model_conf` given it reads no config.yaml and asks no hub."""
     import torch
 
-    from cascade.torch_tools import one_line, quietly
+    from cascade.torch_tools import quietly
 
     try:
         with quietly():

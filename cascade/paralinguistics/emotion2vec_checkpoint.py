@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.audio import SAMPLE_RATE
-from cascade.errors import EngineUnavailable
+from cascade.errors import EngineUnavailable, one_line
 from cascade.paralinguistics.label_maps import label_map
 
 FILES = ("config.yaml", "model.pt", "tokens.txt")
@@ -69,7 +69,7 @@ def _config(path: Path) -> dict[str, Any]:
     try:
         config = OmegaConf.to_container(OmegaConf.load(path), resolve=False)  # unresolved: ${…} reads the environment
     except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
-        why = " ".join(str(error).split())[:80]
+        why = one_line(error, 80)
         raise EngineUnavailable(f"{path}: not YAML that can be read ({why}); get it again") from error
     if not isinstance(config, dict):
         raise EngineUnavailable(f"{path}: holds no settings; get it again")

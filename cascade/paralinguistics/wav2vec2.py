@@ -24,7 +24,7 @@ from pydantic import Field
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.errors import EngineFailed, EngineUnavailable
-from cascade.models import Checkpoint, checkpoint, locate
+from cascade.models import Checkpoint, checkpoint, described, locate
 from cascade.needs import Device, Need, device, extra, package
 from cascade.paralinguistics.label_maps import label_map, plain
 from cascade.paralinguistics.usable import unusable
@@ -57,7 +57,7 @@ class Wav2Vec2:
 
         from cascade.paralinguistics.age_gender_model import UNUSED, AgeGenderModel
         from cascade.pretrained import config_of, extractor, pretrained
-        from cascade.torch_tools import Network, described, device_of, make_stoppable
+        from cascade.torch_tools import Network, device_of, make_stoppable
 
         folder = locate(options.model, FILES)
         self._labels = head_labels(config_of(folder), folder)

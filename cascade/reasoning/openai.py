@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 
 from cascade.cancel import CancelScope
 from cascade.engines import Message
-from cascade.errors import AttuneError, EngineFailed, EngineTimeout, EngineUnavailable
+from cascade.errors import AttuneError, EngineFailed, EngineTimeout, EngineUnavailable, one_line
 from cascade.needs import Need, extra, package
 from cascade.reasoning.answer import CLOSE, OPEN
 from cascade.reasoning.dialogue import DialogueOptions, LanguageModelReasoner, PromptTooLong
@@ -241,7 +241,7 @@ def _as_engine_error(error: BaseException, options: Options) -> AttuneError:
     """What went wrong, with the URL and what to do."""
     import openai
 
-    url, why = options.base_url, " ".join(str(error).split())[:160] or type(error).__name__
+    url, why = options.base_url, one_line(error, 160)
     if isinstance(error, openai.APIStatusError):
         return _refused(error.status_code, why, options)
     name, cause = type(error).__name__, error.__cause__ or error
@@ -252,9 +252,7 @@ def _as_engine_error(error: BaseException, options: Options) -> AttuneError:
     if "ConnectError" in (name, type(cause).__name__):
         return EngineUnavailable(f"{url}: nobody answers there; {_START}")
     if isinstance(error, openai.APIConnectionError):
-        return EngineFailed(
-            f"{url}: the connection broke ({' '.join(str(cause).split())[:120]}); look at the server's log"
-        )
+        return EngineFailed(f"{url}: the connection broke ({one_line(cause)}); look at the server's log")
     return EngineFailed(f"{url}: the answer cannot be read ({why}); is this an OpenAI endpoint?")
 
 

@@ -17,8 +17,8 @@ from pydantic import Field
 
 from cascade.cancel import CancelScope
 from cascade.engines import Message
-from cascade.errors import EngineFailed, EngineUnavailable
-from cascade.models import Checkpoint, checkpoint, locate
+from cascade.errors import EngineFailed, EngineUnavailable, one_line
+from cascade.models import Checkpoint, checkpoint, described, locate
 from cascade.needs import Device, Need, device, extra, package
 from cascade.reasoning.answer import CLOSE, OPEN
 from cascade.reasoning.dialogue import DialogueOptions, LanguageModelReasoner, PromptTooLong
@@ -51,7 +51,7 @@ class TransformersModel:
 
     def __init__(self, options: Options) -> None:
         from cascade.pretrained import config_of
-        from cascade.torch_tools import described, device_of, make_stoppable
+        from cascade.torch_tools import device_of, make_stoppable
 
         folder = locate(options.model, FILES)
         _check_architecture(config_of(folder), folder)
@@ -158,7 +158,9 @@ class TransformersModel:
             warped = scores[None]
             for warp in warpers:
                 warped = warp(None, warped)
-            return int(torch.multinomial(warped.softmax(-1), 1, generator=generator))
+            # A draw from a whole vocabulary takes milliseconds on a CPU.
+            kept = (warped[0] > -torch.inf).nonzero()[:, 0]
+            return int(kept[torch.multinomial(warped[0, kept].softmax(-1), 1, generator=generator)])
 
     def _token(self, chosen: int, text: str, scores: torch.Tensor, top: int) -> Token:
         logprobs = scores.log_softmax(-1)
@@ -212,7 +214,7 @@ def _tokenizer(folder: Path) -> Any:
     """The checkpoint's tokenizer, with a chat template. Raises EngineUnavailable."""
     from transformers import AutoTokenizer
 
-    from cascade.torch_tools import one_line, quietly
+    from cascade.torch_tools import quietly
 
     if not _vocabulary(folder):
         raise EngineUnavailable(f"{folder}: holds no tokenizer.json (or tokenizer.model); get the model again")
@@ -240,7 +242,7 @@ def _model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
     """The causal model with all of its weights, in evaluation mode. Raises EngineUnavailable, OutOfMemory."""
     from transformers import AutoModelForCausalLM
 
-    from cascade.torch_tools import one_line, quietly, running
+    from cascade.torch_tools import quietly, running
 
     auto: Any = AutoModelForCausalLM  # with output_loading_info it gives a pair, which its types do not say
     try:

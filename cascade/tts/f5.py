@@ -22,7 +22,7 @@ from cascade.audio import Samples, Waveform
 from cascade.cancel import CancelScope
 from cascade.engines import Speech, sayable
 from cascade.errors import EngineFailed, EngineUnavailable, InputError
-from cascade.models import Checkpoint, checkpoint, locate
+from cascade.models import Checkpoint, checkpoint, described, locate
 from cascade.native import NativeCalls
 from cascade.needs import Device, Need, cuda_devices, device, extra, package
 from cascade.tts.emotions import NEUTRAL_DBFS
@@ -93,7 +93,7 @@ class _Voice:
 
 class F5:
     def __init__(self, options: Options) -> None:
-        from cascade.torch_tools import described, device_of, make_stoppable, quietly
+        from cascade.torch_tools import device_of, make_stoppable, quietly
         from cascade.tts.f5_checkpoint import vocoder, voice_model
         from cascade.tts.f5_library import library
 

@@ -17,7 +17,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from cascade.errors import EngineUnavailable
+from cascade.errors import EngineUnavailable, one_line
 from cascade.torch_tools import check_pickle
 from cascade.tts.f5_files import VOCODER_FILES, VoiceFiles
 from cascade.tts.f5_library import Library
@@ -52,7 +52,7 @@ def voice_model(library: Library, files: VoiceFiles, device: torch.device) -> An
             shapes = library.DiT(**arguments).state_dict()
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         where = files.arch or library.configs / CONFIG
-        raise EngineUnavailable(f"{where}: not the arguments of a DiT ({_one_line(error)})") from error
+        raise EngineUnavailable(f"{where}: not the arguments of a DiT ({one_line(error)})") from error
     _check_fit({f"transformer.{name}": tuple(t.shape) for name, t in shapes.items()}, weights, files, len(vocabulary))
     model = library.CFM(
         transformer=library.DiT(**arguments),
@@ -70,7 +70,7 @@ def _vocabulary(library: Library, path: Path) -> dict[str, int]:
     try:
         numbers, size = library.tokenizer(str(path), "custom")
     except (OSError, UnicodeDecodeError) as error:
-        raise EngineUnavailable(f"{path}: cannot be read ({_one_line(error)}); get it again") from error
+        raise EngineUnavailable(f"{path}: cannot be read ({one_line(error)}); get it again") from error
     if numbers.get(" ") != 0 or len(numbers) != size:
         raise EngineUnavailable(f"{path}: not F5-TTS's vocabulary, whose first line is a space; get it again")
     return numbers
@@ -84,7 +84,7 @@ def _arch(library: Library, path: Path | None) -> Mapping[str, Any]:
             text = path.read_text(encoding="utf-8")
             arch = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-        raise EngineUnavailable(f"{path or CONFIG}: cannot be read ({_one_line(error)})") from error
+        raise EngineUnavailable(f"{path or CONFIG}: cannot be read ({one_line(error)})") from error
     if not isinstance(arch, dict):
         raise EngineUnavailable(f"{path or CONFIG}: not a table of the DiT's arguments")
     return arch
@@ -95,7 +95,7 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
         held = load_file(path)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise EngineUnavailable(
-            f"{path}: not safetensors that can be read ({_one_line(error)}); get it again"
+            f"{path}: not safetensors that can be read ({one_line(error)}); get it again"
         ) from error
     plain = {name.removeprefix(PREFIX): tensor for name, tensor in held.items()}
     return {name: t for name, t in plain.items() if name not in COUNTERS and not name.startswith("mel_spec.")}
@@ -129,9 +129,7 @@ def vocoder(library: Library, folder: Path, device: torch.device) -> Any:
         model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
         sound = model.eval().decode(torch.zeros(1, MEL_BANDS, PROBE_FRAMES))
     except Exception as error:  # whatever a library makes of arguments that are not its own
-        raise EngineUnavailable(
-            f"{folder}: not a Vocos vocoder of F5-TTS ({_one_line(error)}); get it again"
-        ) from error
+        raise EngineUnavailable(f"{folder}: not a Vocos vocoder of F5-TTS ({one_line(error)}); get it again") from error
     if abs(sound.shape[-1] - PROBE_FRAMES * HOP) > HOP:
         made = f"{sound.shape[-1]} samples of {PROBE_FRAMES} frames"
         raise EngineUnavailable(f"{folder}: the vocoder makes {made}, F5-TTS needs {HOP} a frame; use vocos-mel-24khz")
@@ -143,11 +141,7 @@ def _check_parts(path: Path) -> None:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         named = {part: config[part]["class_path"] for part in PARTS}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise EngineUnavailable(f"{path}: not a Vocos config ({_one_line(error)}); get it again") from error
+        raise EngineUnavailable(f"{path}: not a Vocos config ({one_line(error)}); get it again") from error
     odd = next((part for part in PARTS if named[part] != PARTS[part]), None)
     if odd:
         raise EngineUnavailable(f"{path}: {odd} is {named[odd]!r}; F5-TTS's vocoder has {PARTS[odd]}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:100] or type(error).__name__

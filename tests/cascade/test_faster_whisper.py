@@ -194,7 +194,7 @@ def test_compute_types(model: Path, spoken: list[Waveform], compute_type: str) -
 def test_what_it_says_of_itself(engine: whisper.FasterWhisper, model: Path) -> None:
     options = engine.info.options
     assert options["model"] == str(model)
-    assert options["revision"] is None
+    assert options["revision"] == "local"
     assert options["device"] in ("cpu", "cuda")
     assert options["max_new_tokens"] == 12
     assert "beam_size" not in options, "a default"

@@ -5,6 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+# The sizes of the published one of 6 layers.
+PUBLISHED = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "conv_dim": (512,) * 7,
+    "num_conv_pos_embeddings": 128,
+    "num_conv_pos_embedding_groups": 16,
+}
+
 
 def make_age_gender(folder: Path, *, seed: int = 0, pickled: bool = False, **sizes: Any) -> Path:
     """config.json, preprocessor_config.json, model.safetensors (or pytorch_model.bin). Steep heads make it sure of something.

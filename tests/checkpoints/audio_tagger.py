@@ -6,6 +6,15 @@ from pathlib import Path
 from typing import Any
 
 LABELS = ("Speech", "Laughter", "Giggle", "Cough", "Crying, sobbing", "Sigh", "Dog", "Music")
+# The sizes of the published one; it hears up to 10.24 s at once.
+PUBLISHED = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "max_length": 1024,
+    "num_mel_bins": 128,
+}
 
 
 def make_audio_tagger(

@@ -18,6 +18,15 @@ LABELS = (
     "吃惊/surprised",
     "<unk>",
 )
+# The sizes of emotion2vec+ base.
+BASE = {"depth": 8, "num_heads": 12, "embed_dim": 768, "average_top_k_layers": 8}
+BASE_AUDIO = {
+    "prenet_depth": 4,
+    "num_alibi_heads": 12,
+    "model_depth": 8,
+    "conv_pos_groups": 16,
+    "feature_encoder_spec": "[(512, 10, 5)] + [(512, 3, 2)] * 4 + [(512,2,2)] + [(512,2,2)]",
+}
 WIDTH = 32
 
 

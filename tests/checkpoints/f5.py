@@ -28,8 +28,10 @@ ARCH = {
     "text_mask_padding": True,
     "attn_mask_enabled": False,
 }
+HALF_BASE = {**ARCH, "dim": 512, "depth": 8, "heads": 8, "dim_head": 64, "text_dim": 512, "conv_layers": 4}
 LETTERS = [" ", *(chr(code) for code in range(33, 127)), "，", "。", "ni3", "hao3"]
 VOCOS = {"dim": 32, "intermediate_dim": 64, "num_layers": 2}
+PUBLISHED_VOCOS = {"dim": 512, "intermediate_dim": 1536, "num_layers": 8}
 
 
 def make_f5(folder: Path, *, seed: int = 0, arch: Mapping[str, Any] = ARCH, vocos: Mapping[str, int] = VOCOS) -> Path:

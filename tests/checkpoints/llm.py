@@ -24,6 +24,15 @@ ANSWER = (
 )
 SENTENCES = ["Thank you for telling me.", "What part of it is on your mind the most?"]
 WINDOW = 16_384
+QWEN3 = {  # the sizes of Qwen3-0.6B
+    "vocab_size": 151_936,
+    "hidden_size": 1024,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
 SAMPLE = "hello how are you 你好 こんにちは 🎉"
 
 # As Qwen3's: with enable_thinking off, an empty thought is put before the answer.
