@@ -15,6 +15,17 @@ from checkpoints.whisper import make_whisper
 
 from cascade.audio import Waveform
 
+GPU_STAGES = {
+    "asr": "faster_whisper",
+    "emotion": "emotion2vec",
+    "speaker": "wav2vec2",
+    "events": "audio_tagger",
+    "prosody": "prosody",
+    "reasoning": "transformers",
+    "tts": "f5",
+    "judging": "panel",
+}
+
 
 class Checkpoints:
     def __init__(self, folder: Path, clips: dict[str, tuple[Waveform, str]]) -> None:
@@ -67,18 +78,8 @@ class Checkpoints:
 
     def profile(self, path: Path, **more: dict[str, Any]) -> Path:
         """A profile of the gpu engines on these checkpoints; `more`: further options of a stage."""
-        stages = {
-            "asr": "faster_whisper",
-            "emotion": "emotion2vec",
-            "speaker": "wav2vec2",
-            "events": "audio_tagger",
-            "prosody": "prosody",
-            "reasoning": "transformers",
-            "tts": "f5",
-            "judging": "panel",
-        }
         lines = []
-        for stage, name in stages.items():
+        for stage, name in GPU_STAGES.items():
             options = self.options(stage, name) | more.get(stage, {})
             lines += [f"[{stage}]", f'engine = "{name}"']
             lines += [

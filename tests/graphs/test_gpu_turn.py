@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
-from checkpoints.everything import Checkpoints
+from checkpoints.everything import GPU_STAGES, Checkpoints
+from checkpoints.server import serving
 from click.testing import CliRunner
+from fakes import fake_engines
 
 from cascade.audio import Waveform, read_speech, write_wav
+from cascade.engines import load_engine
 from cascade.profiles import Engines, load_profile
 from cascade.turn import Turn
 from cli import main
-from graphs.session import open_session
+from graphs.session import Session, open_session
 from graphs.state import Done, Event, Sound, Thinking
 
 
@@ -35,17 +39,8 @@ def test_a_whole_turn(profile: Path, spoken_sentence: Waveform, tmp_path: Path) 
     events, turn = asyncio.run(run())
     assert turn.failures == ()
     assert turn.is_target
-    names = {stage: info.name for stage, info in turn.engines.items()}
-    assert names == {
-        "asr": "faster_whisper",
-        "emotion": "emotion2vec",
-        "speaker": "wav2vec2",
-        "events": "audio_tagger",
-        "prosody": "prosody",
-        "reasoning": "transformers",
-        "tts": "f5",
-        "judging": "panel",
-    }
+    assert {stage: info.name for stage, info in turn.engines.items()} == GPU_STAGES
+    assert {stage: config.engine for stage, config in load_profile("gpu").stages.items()} == GPU_STAGES
     assert turn.transcript is not None
     assert turn.cues.emotion is not None
     assert sum(turn.cues.emotion.probabilities.values()) + turn.cues.emotion.unknown == pytest.approx(1, abs=1e-3)
@@ -83,3 +78,31 @@ def test_the_same_from_the_command_line(profile: Path, spoken_sentence: Waveform
     looked = CliRunner().invoke(main, ["doctor", "--profile", str(profile), "--load"])
     assert looked.exit_code == 0, looked.output
     assert looked.output.count("loaded in") == 8
+
+
+def test_the_chat_goes_on_when_the_endpoint_goes_down_and_comes_back(tmp_path: Path) -> None:
+    async def turns() -> list[Turn]:
+        with contextlib.ExitStack() as up:
+            url = up.enter_context(serving())
+            reasoner = load_engine("reasoning", "openai", {"base_url": url, "model": "m"})
+            async with open_session(tmp_path, "s", fake_engines(3, reasoning=reasoner)) as session:
+                first = await said(session, "I lost my job yesterday.")
+                up.close()
+                second = await said(session, "Are you still there?")
+                with serving(port=int(url.split(":")[2].split("/")[0])):
+                    return [first, second, await said(session, "My job is what I think of all day.")]
+
+    first, second, third = asyncio.run(turns())
+    assert first.reply is not None
+    assert second.reply is None
+    assert not second.is_target
+    [failure] = second.failures
+    assert (failure.stage, failure.kind) == ("reasoning", "unavailable")
+    assert "\n" not in failure.message
+    assert third.reply is not None
+    assert third.failures == ()
+
+
+async def said(session: Session, text: str) -> Turn:
+    [turn] = [event.turn async for event in session.ask(text=text) if isinstance(event, Done)]
+    return turn
