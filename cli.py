@@ -8,15 +8,16 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cascade.home import default_home
 from distill.training.commands import analyzer
+from graphs.options import BAD_INPUT, FAILED, engine_options, home_option, loaded_engines
+from graphs.voices import voices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cascade.turn import Turn
     from graphs.conversation import Conversation
 
-BAD_INPUT, FAILED = 2, 1  # exit codes
 MIN_CALM_CLIPS = 3
 
 NEXT_STEPS = """
@@ -76,41 +76,7 @@ def main() -> None:
 
 
 main.add_command(analyzer)
-
-
-def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of every command that loads a profile."""
-    for option in (
-        click.option(
-            "--engine", "swaps", multiple=True, metavar="STAGE=NAME", help="Use another engine for one stage."
-        ),
-        click.option("--profile", default="auto", show_default=True, help="auto, gpu, embedded, or a TOML file."),
-    ):
-        command = option(command)
-    return command
-
-
-def home_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--home",
-        type=click.Path(path_type=Path),
-        default=default_home,
-        help="Where sessions and speakers are kept [$ATTUNE_HOME].",
-    )(command)
-
-
-@contextmanager
-def loaded_engines(profile: str, swaps: tuple[str, ...]) -> Iterator[Engines]:
-    from cascade.profiles import Engines, load_profile
-
-    chosen = load_profile(profile, swaps)
-    if chosen.note:
-        click.echo(f"Profile {chosen.note}.", err=True)
-    engines = Engines.load(chosen)
-    try:
-        yield engines
-    finally:
-        engines.close()
+main.add_command(voices)
 
 
 @main.command()
@@ -274,16 +240,17 @@ def calibrate(wavs: tuple[Path, ...], speaker: str, home: Path) -> None:
 @main.command()
 @click.option("--load", "loads", is_flag=True, help="Load each engine of the profile once, and time it.")
 @click.option("--models", is_flag=True, help="List the models that can be downloaded: size, licence, revision.")
+@partial(home_option, given=False)
 @engine_options
 def doctor(loads: bool, models: bool, profile: str, swaps: tuple[str, ...]) -> None:
     """Show every engine and what it lacks here."""
     from cascade import doctor
     from cascade.profiles import load_profile
 
+    chosen = load_profile(profile, swaps)
     if models:
         click.echo("\n".join(doctor.models()))
         return
-    chosen = load_profile(profile, swaps)
     findings = doctor.examine(chosen)
     click.echo(f"Profile {chosen.note or chosen.name} (● in use, ○ could be used with --engine STAGE=NAME)\n")
     click.echo("\n".join(doctor.shown(findings)) + "\n")
@@ -307,72 +274,6 @@ def load_and_time(profile: Profile) -> list[str]:
         click.echo(f"  {stage:<10} {name:<14} {f'failed: {why}' if why else f'loaded in {seconds:.2f} s'}")
         failed += [f"{stage}={name}"] if why else []
     return failed
-
-
-@main.group()
-def voices() -> None:
-    """Keep the clips that F5-TTS speaks after: one voice, a clip for each emotion."""
-
-
-def bank_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option(
-        "--bank", default="default", show_default=True, help="A bank's name, or a folder (./…, ~/…, /…)."
-    )(command)
-
-
-@voices.command()
-@click.argument("emotion")
-@click.argument("wav", type=click.Path(path_type=Path))
-@click.option("--text", required=True, help="The words of the clip, all of them.")
-@click.option("--speed", default=1.0, show_default=True, help="How fast to speak after it; 1 = as the clip (0.5 to 2).")
-@bank_option
-@home_option
-def add(emotion: str, wav: Path, text: str, speed: float, bank: str, home: Path) -> None:
-    """Add a clip of 2 to 12 seconds, in place of an earlier one of that emotion.
-
-    EMOTION is a reply emotion; a bank needs neutral. WAV is a WAV, FLAC, OGG or MP3 file.
-    """
-    from cascade.tts.voice_bank import add_clip, bank_folder, check_clip
-
-    clip = add_clip(bank_folder(bank, home), emotion, wav, text, speed)
-    for finding in check_clip(clip.wave(), clip.text):
-        click.echo(f"attune: {emotion}: {finding.what}", err=True)
-    click.echo(f"Kept {clip.wav}")
-
-
-@voices.command("list")
-@bank_option
-@home_option
-def list_voices(bank: str, home: Path) -> None:
-    """Show a bank: each emotion's clip, or whose clip is used for it."""
-    from cascade.tts.voice_bank import bank_folder, listing, read_bank
-
-    click.echo("\n".join(listing(read_bank(bank_folder(bank, home)))))
-
-
-@voices.command()
-@bank_option
-@click.option("--no-listen", is_flag=True, help="Do not compare each text with what the profile's recognizer hears.")
-@click.option("--max-wer", default=0.3, show_default=True, help="Highest word error of a clip that was listened to.")
-@home_option
-@engine_options
-def check(bank: str, no_listen: bool, max_wer: float, home: Path, profile: str, swaps: tuple[str, ...]) -> None:
-    """Check every clip: length, level, silence, and whether its text is what is said."""
-    from cascade.engines import load_engine
-    from cascade.profiles import load_profile
-    from cascade.tts.voice_bank import bank_folder, examined, read_bank
-
-    recognizer: Any = None
-    if not no_listen:
-        asr = load_profile(profile, swaps).stages["asr"]
-        recognizer = load_engine("asr", asr.engine, asr.options)
-    try:
-        lines, well = examined(read_bank(bank_folder(bank, home)), recognizer, max_wer=max_wer)
-    finally:
-        if hasattr(recognizer, "close"):
-            recognizer.close()
-    click.echo("\n".join(lines))
-    sys.exit(0 if well else FAILED)
 
 
 def show_example(conversation: Conversation) -> None:

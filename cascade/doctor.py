@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cascade.devices import problem
 from cascade.engines import ENGINES, EngineSpec, engine_module, load_engine, needs
 from cascade.errors import AttuneError
-from cascade.models import MODELS, checkpoint
+from cascade.models import MODELS, checkpoint, download_line
 from cascade.needs import Need
 from cascade.profiles import Profile
 from cascade.turn import STAGES, Stage
@@ -60,16 +60,23 @@ def shown(findings: Sequence[Finding]) -> Iterator[str]:
             yield f"{row} {state}"
             continue
         yield f"{row} {'ok' if finding.missing is None else 'not usable here'}"
+        told: set[str] = set()
         for need in finding.needs:
-            yield f"  {'':<10}   {'✗' if need.fix else '✓'} {need.kind:<11} {need.name}{f': {need.fix}' if need.fix else ''}"
+            fix = "" if not need.fix else ": the same" if need.fix in told else f": {need.fix}"
+            told.add(need.fix or "")
+            yield f"  {'':<10}   {'✗' if need.fix else '✓'} {need.kind:<11} {need.name}{fix}"
 
 
 def models() -> Iterator[str]:
-    """The table of models: name, size, licence, revision, and whether it is here."""
+    """The table of models: name, size, licence, revision, and whether it is here or the line that brings it."""
     for name, model in MODELS.items():
         here = checkpoint(name, (model.marker,)).fix is None
-        state = "here" if here else "not here"
-        yield f"  {name:<22} {model.size_gb:>5.1f} GB  {model.licence:<34} {model.repo}@{model.revision[:7]}  {state}"
+        yield (
+            f"  {'✓' if here else '✗'} {name:<20} {model.size_gb:>5.2f} GB  {model.licence:<34} "
+            f"{model.repo}@{model.revision[:7]}"
+        )
+        if not here:
+            yield f"      {download_line(name).partition('  #')[0]}"
 
 
 def load_each(profile: Profile) -> Iterator[tuple[Stage, str, float, str | None]]:

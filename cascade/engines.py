@@ -19,7 +19,7 @@ from pydantic import AfterValidator, ValidationError, ValidationInfo
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.errors import ConfigError, EngineUnavailable, InputError, one_line
-from cascade.needs import Need, extra
+from cascade.needs import Need, by_weight, extra
 from cascade.turn import (
     Baseline,
     Cues,
@@ -251,8 +251,11 @@ def engine_module(stage: Stage, name: str) -> ModuleType:
     try:
         return importlib.import_module(row.module)
     except ImportError as error:
-        install = extra(row.extra) if row.extra else "pip install attune"
-        raise EngineUnavailable(f"{stage}={name} needs the module {error.name!r}: {install}") from error
+        raise EngineUnavailable(f"{stage}={name} needs the module {error.name!r}: {_install(row)}") from error
+
+
+def _install(row: EngineSpec) -> str:
+    return extra(row.extra) if row.extra else "install Attune's packages again (pip install -e . in its folder)"
 
 
 def _existing(path: Path, info: ValidationInfo) -> Path:
@@ -295,15 +298,13 @@ def needs(stage: Stage, name: str, options: Record) -> Sequence[Need]:
 def load_engine(stage: Stage, name: str, options: dict[str, Any]) -> Any:
     """Load one engine. Raises ConfigError, EngineUnavailable."""
     parsed = parse_options(stage, name, options)
-    gap = next((need.fix for need in needs(stage, name, parsed) if need.fix), None)
-    if gap:
-        raise EngineUnavailable(f"{stage}={name}: {gap}")
+    gaps = sorted((need for need in needs(stage, name, parsed) if need.fix), key=by_weight)
+    if gaps:
+        more = f" ({len(gaps) - 1} more: attune doctor)" if len(gaps) > 1 else ""
+        raise EngineUnavailable(f"{stage}={name} lacks {gaps[0].name}: {gaps[0].fix}{more}")
     try:
         return engine_module(stage, name).load(parsed)
     except ImportError as error:
-        row = spec(stage, name)
-        install = extra(row.extra) if row.extra else "pip install attune"
-        why = one_line(error)
         raise EngineUnavailable(
-            f"{stage}={name}: a package is there but cannot be imported ({why}): {install}"
+            f"{stage}={name}: a package is there but cannot be imported ({one_line(error)}): {_install(spec(stage, name))}"
         ) from error

@@ -65,4 +65,5 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def one_line(error: BaseException, length: int = 120) -> str:
     """A library's message as a part of one of ours; its type's name if it says nothing."""
-    return " ".join(str(error).split())[:length] or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"

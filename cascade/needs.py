@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import shlex
 import shutil
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,11 @@ class Need:
     fix: str | None = None
 
 
+def by_weight(need: Need) -> bool:
+    """Sorts needs: a device first, for without it nothing else is worth fetching."""
+    return need.kind != "device"
+
+
 def package(module: str, distribution: str, install: str) -> Need:
     """A package by the module it is imported as; `install`: the line that brings it. Imports nothing."""
     try:
@@ -40,8 +46,12 @@ def package(module: str, distribution: str, install: str) -> Need:
 
 
 def extra(name: str) -> str:
-    """The line that installs an extra of Attune's."""
-    return f"pip install 'attune[{name}]'"
+    """The line that installs an extra of Attune's: from its clone where it runs from one, for no index has this Attune."""
+    root = Path(__file__).parents[1]
+    if not (root / "pyproject.toml").is_file():
+        return f"pip install 'attune[{name}]'"
+    place = "." if Path.cwd() == root else root
+    return f"pip install -e {shlex.quote(f'{place}[{name}]')}"
 
 
 def program(name: str, install: str) -> Need:

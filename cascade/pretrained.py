@@ -34,7 +34,9 @@ def extractor(kind: Any, folder: Path) -> Any:
     except ImportError:
         raise
     except Exception as error:  # whatever a library makes of a corrupt file
-        raise EngineUnavailable(f"{folder}/preprocessor_config.json cannot be used ({one_line(error)})") from error
+        raise EngineUnavailable(
+            f"{folder}/preprocessor_config.json cannot be used ({one_line(error)}); get it again"
+        ) from error
 
 
 def pretrained(kind: Any, folder: Path, *, inert: tuple[str, ...] = ()) -> Any:

@@ -11,6 +11,7 @@ import logging
 import os
 import pickle
 import random
+import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -150,6 +151,8 @@ def check_pickle(path: Path) -> None:
     try:
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"it would run {foreign[1]}" if foreign else one_line(error, 80)
         raise EngineUnavailable(
-            f"{path}: not a checkpoint of plain tensors ({one_line(error, 80)}); get it again from where you trust it"
+            f"{path}: not a checkpoint of plain tensors ({why}); get it again from where you trust it"
         ) from error

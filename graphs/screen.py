@@ -64,9 +64,9 @@ def sounded(cues: Cues) -> Iterator[str]:
     yield from _emotion(cues.emotion)
     events = cues.events
     if events is None or events.events is None:
-        told = "events unknown"
+        told = "vocal events unknown"
     else:
-        told = ", ".join(f"{e.kind} {e.start_s:.1f} s" for e in events.events) or "no vocal events"
+        told = ", ".join(f"{e.kind} at {e.start_s:.1f} s" for e in events.events) or "no vocal events"
     yield line("", " · ".join([_one("gender", cues.gender), _one("age", cues.age), told]))
     if cues.prosody is not None and (measures := _prosody(cues.prosody)):
         yield line("", measures, dim=True)
@@ -126,16 +126,26 @@ def latency(turn: Turn) -> str:
     return line("latency", " | ".join(parts), dim=True)
 
 
-def scores(turn: Turn) -> str:
-    """What the judge measured, in one line."""
+def scores(turn: Turn) -> Iterator[str]:
+    """What the judge measured, what it found wrong, and what it could not measure."""
     if turn.scores is None:
-        return line("judged", "not judged")
+        yield line("judged", "not judged")
+        return
+    given = turn.scores
     measured = [
-        (turn.scores.reply_wer, "listen-back word error {:.2f}"),
-        (turn.scores.emotion_agreement, "sounds as meant {:.2f}"),
-        (turn.scores.empathy, "empathy {:.2f}"),
+        (given.reply_wer, "listen-back word error {:.2f}"),
+        (given.emotion_agreement, "sounds as meant {:.2f}"),
+        (given.speech_quality, "DNSMOS {:.1f} of 5"),
+        (given.empathy, "empathy {:.2f}"),
     ]
-    return line("judged", " · ".join(form.format(value) for value, form in measured if value is not None), dim=True)
+    yield line("judged", " · ".join(form.format(value) for value, form in measured if value is not None), dim=True)
+    for opinion in given.opinions:
+        scale = "of 5" if opinion.scale == "emotion_1_5" else f"of 100 for {opinion.task}"
+        yield line("", f"{opinion.judge}: {opinion.score:.3g} {scale}: {opinion.reason}", dim=True)
+    for complaint in given.complaints:
+        yield line("", f"complaint: {complaint}", dim=True)
+    for lacking in given.unmeasured:
+        yield line("", f"not measured: {lacking}", dim=True)
 
 
 class Silent:
@@ -167,7 +177,7 @@ class Screen:
                 self._done(event.turn)
 
     def _done(self, turn: Turn) -> None:
-        _print(latency(turn), *([scores(turn)] if turn.scores else []))
+        _print(latency(turn), *(scores(turn) if turn.scores else []))
         if self.folder and turn.reply_audio:
             saved(self.folder / turn.reply_audio.path)
 

@@ -78,7 +78,7 @@ class StageRunner:
         self.hanging[stage] = thread
         if cancel.cancelled:
             raise Cancelled
-        raise EngineTimeout(f"no answer within {seconds:.3g} s")
+        raise EngineTimeout(f"no answer within {seconds:.3g} s (deadline_s of [{stage}] in the profile)")
 
     async def iterate(
         self, stage: Stage, make: Callable[[CancelScope], Iterator[T]], *, deadline_s: float, cancel: CancelScope

@@ -30,6 +30,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from cascade.allocator import keep_freed_memory
 from cascade.asr import faster_whisper as whisper
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
@@ -312,7 +313,7 @@ def batched(asked: argparse.Namespace, folder: Path) -> None:
         "batches_of_1": lambda: [engine.transcribe_many([wave], cancel=CancelScope()) for wave in waves],
         "batched": lambda: engine.transcribe_many(waves, cancel=CancelScope()),
     }
-    engine.transcribe_many(waves[:1], cancel=CancelScope())
+    engine.transcribe_many(waves, cancel=CancelScope())
     took: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(asked.rounds):
         for name in (list(ways), list(reversed(ways)))[number % 2]:
@@ -383,6 +384,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-new-tokens", type=int, default=24)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument(
+        "--usual-malloc", action="store_true", help="leave the allocator as it is, to see what it costs"
+    )
     parser.add_argument("--clips", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
@@ -394,5 +398,7 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     asked = arguments()
+    if not asked.usual_malloc:
+        keep_freed_memory()  # as the program does for Whisper on a CPU
     with tempfile.TemporaryDirectory() as folder:
         {"batched": batched, "hot": hot}[asked.command](asked, Path(folder))

@@ -68,7 +68,7 @@ def test_without_an_extra_its_engines_say_what_to_install_and_the_others_load(
         assert why is not None
         assert "\n" not in why
         assert "pip install" in why, why
-        named = re.search(r"attune\[([\w-]+)\]", why)
+        named = re.search(r"pip install -e '?[^\s']*\[([\w-]+)\]", why)
         assert named, why
         assert (
             named.group(1) in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]

@@ -212,7 +212,8 @@ class FasterWhisper:
 
         if self._options.language or not self._model.model.is_multilingual:
             return [(self._options.language or "en", 1.0)] * len(clips)
-        features = np.stack([pad_or_trim(self._model.feature_extractor(clip)) for clip in clips])
+        # As the library cuts them for decoding, so that the encoder's output serves both.
+        features = np.stack([pad_or_trim(self._model.feature_extractor(clip)[..., :-1]) for clip in clips])
         answers = self._model.model.detect_language(self._model.encode(features))
         return [(answer[0][0].strip("<|>"), float(answer[0][1])) for answer in answers]
 
@@ -231,7 +232,7 @@ class FasterWhisper:
 
     @contextlib.contextmanager
     def _library(self, *, batch: int) -> Iterator[None]:
-        """The library's errors as Attune's."""
+        """The library's errors as Attune's; what it heard is not kept."""
         try:
             yield
         except (AttuneError, Cancelled):
@@ -241,6 +242,8 @@ class FasterWhisper:
                 advice = 'take compute_type = "int8_float16" or "int8", a smaller model, or free the device'
                 raise OutOfMemory(f"faster_whisper: out of memory with a batch of {batch}; {advice}") from error
             raise EngineFailed(f"faster_whisper: {one_line(error)}") from error
+        finally:
+            self._model.forget()
 
 
 def _checked(items: Iterable[Item], cancel: CancelScope) -> Iterator[Item]:

@@ -14,6 +14,8 @@ from cascade.needs import device as device_need
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
+    from cascade.asr.whisper_encoder import Encoder
+
 FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.*")
 SPECIAL = ("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")  # what every prompt is made of
 CUBLAS = "libcublas.so.12"  # the one that CTranslate2 4 opens by itself
@@ -49,10 +51,11 @@ def _has_cublas() -> bool:
     return True
 
 
-def loaded(folder: Path, device: Literal["cpu", "cuda"], compute_type: ComputeType, cpu_threads: int) -> WhisperModel:
+def loaded(folder: Path, device: Literal["cpu", "cuda"], compute_type: ComputeType, cpu_threads: int) -> Encoder:
     """Raises EngineUnavailable, in one line, for whatever cannot be read or does not fit together."""
     import ctranslate2
-    from faster_whisper import WhisperModel
+
+    from cascade.asr.whisper_encoder import Encoder
 
     kind = compute_type if compute_type != "auto" else "float16" if device == "cuda" else "int8"
     legal = ctranslate2.get_supported_compute_types(device)
@@ -62,9 +65,7 @@ def loaded(folder: Path, device: Literal["cpu", "cuda"], compute_type: ComputeTy
         )
     _check_json(folder)
     try:
-        model = WhisperModel(
-            str(folder), device=device, compute_type=kind, cpu_threads=cpu_threads, local_files_only=True
-        )
+        model = Encoder(str(folder), device=device, compute_type=kind, cpu_threads=cpu_threads, local_files_only=True)
     except Exception as error:  # each of its three libraries has its own
         advice = "take a smaller compute_type or model" if is_out_of_memory(error) else "convert or download it again"
         raise EngineUnavailable(

@@ -80,8 +80,14 @@ def opinion(
         score=round(fmean(scores), 3),
         scores=scores,
         reason=answers[0][1],
-        judge=judge.info.name,
+        judge=_name_of(judge),
     )
+
+
+def _name_of(judge: LanguageModel) -> str:
+    """Engine and model, for a score says little without who gave it."""
+    model = judge.info.options.get("model")
+    return f"{judge.info.name} {model}" if model else judge.info.name
 
 
 def _asked(

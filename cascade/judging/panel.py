@@ -17,7 +17,7 @@ from cascade.errors import EngineError
 from cascade.judging import listener, quality
 from cascade.judging.opinions import EMOTION, TASK, opinion, task_of
 from cascade.needs import Need
-from cascade.reasoning import openai
+from cascade.reasoning import crisis, openai
 from cascade.turn import EngineInfo, Exchange, Opinion, Record, Scores, Turn
 
 
@@ -82,6 +82,8 @@ class Panel:
         """A judge that fails leaves its scale unmeasured, with the reason: the other scores stand."""
         if self._options.opinions == "none":
             return (), ()
+        if _in_crisis(turn):
+            return (), ("opinions: words of crisis are shown to no language model",)
         judge = self._endpoint if self._options.opinions == "endpoint" else thinker
         if judge is None:
             return (), ("opinions: the profile's reasoner is no language model; name another by [judging] endpoint",)
@@ -99,6 +101,12 @@ class Panel:
             except EngineError as error:
                 lacking.append(f"{scale.name}: {error}")
         return tuple(given), tuple(lacking)
+
+
+def _in_crisis(turn: Turn) -> bool:
+    said = turn.transcript.text if turn.transcript else ""
+    careful = turn.thought is not None and turn.thought.strategy == "care"
+    return careful or crisis.detect(said) is not None
 
 
 def needs(options: Options) -> list[Need]:

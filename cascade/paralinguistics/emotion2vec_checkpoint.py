@@ -41,8 +41,9 @@ def read_checkpoint(folder: Path) -> Source:
     """Raises EngineUnavailable: not this architecture, a layout that cannot be, a label without a meaning."""
     config = _config(folder / "config.yaml")
     if config.get("model") != ARCHITECTURE:
+        named = repr(config["model"]) if "model" in config else "none named in config.yaml"
         raise EngineUnavailable(
-            f"{folder}: wrong architecture {config.get('model')!r}; it takes a FunASR checkpoint of {ARCHITECTURE}"
+            f"{folder}: wrong architecture, {named}; it takes a FunASR checkpoint of {ARCHITECTURE}"
         )
     try:
         layout = dict(config["model_conf"])

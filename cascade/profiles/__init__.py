@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,13 +14,14 @@ from typing import Any
 
 from cascade.engines import load_engine, needs, parse_options, spec
 from cascade.errors import ConfigError
-from cascade.needs import Need
+from cascade.needs import Need, by_weight
 from cascade.turn import STAGES, EngineInfo, Stage
 
 FOLDER = Path(__file__).parent
 AUTO = "auto"
 DEFAULT = AUTO
 DEADLINE_S = 60.0
+FINITE = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,9 @@ class Profile:
         return found
 
     def gaps(self) -> list[tuple[Stage, Need]]:
-        """What is missing; a device first: without it nothing else is worth fetching."""
+        """What is missing, the weightiest first."""
         found = [(stage, need) for stage, needed in self.needs().items() for need in needed if need.fix]
-        return sorted(found, key=lambda gap: gap[1].kind != "device")
+        return sorted(found, key=lambda gap: by_weight(gap[1]))
 
 
 def names() -> list[str]:
@@ -83,8 +85,9 @@ def _automatic(swaps: tuple[str, ...]) -> Profile:
 def _named(name: str, swaps: tuple[str, ...]) -> Profile:
     path = FOLDER / f"{name}.toml" if name in names() else Path(name)
     if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "is not known"
         raise ConfigError(
-            f"profile {name!r} is not known; legal: {AUTO}, {', '.join(names())}, or the path of a TOML file"
+            f"profile {name!r} {problem}; legal: {AUTO}, {', '.join(names())}, or the path of a TOML file"
         )
     profile = Profile(path.stem, _stages(path), path.parent)
     for swap in swaps:
@@ -100,7 +103,9 @@ def _checked(stage: Stage, config: StageConfig, folder: Path) -> StageConfig:
 def _stages(path: Path) -> dict[Stage, StageConfig]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # not UTF-8, not TOML
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
     unknown = sorted(set(tables) - set(STAGES))
     if unknown:
@@ -117,8 +122,8 @@ def _stage(path: Path, stage: Stage, table: Any) -> StageConfig:
     options = dict(table)
     engine, deadline_s = options.pop("engine"), options.pop("deadline_s", DEADLINE_S)
     spec(stage, engine)
-    if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float) or deadline_s <= 0:
-        raise ConfigError(f"{path}: [{stage}] deadline_s = {deadline_s!r}; give seconds above 0")
+    if isinstance(deadline_s, bool) or not isinstance(deadline_s, int | float) or not 0 < deadline_s <= FINITE:
+        raise ConfigError(f"{path}: [{stage}] deadline_s = {deadline_s!r}; give a finite number of seconds above 0")
     return StageConfig(engine, float(deadline_s), options)
 
 

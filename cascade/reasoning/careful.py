@@ -46,6 +46,11 @@ def path(understood: Understanding, history: Sequence[Exchange]) -> str | None:
     return None if _moved_on(understood, kind, careful) else kind
 
 
+def told_in_crisis(exchange: Exchange) -> bool:
+    """Whether an earlier exchange belongs to the careful path: its words are shown to no language model."""
+    return exchange.strategy == "care" or crisis.detect(exchange.said) is not None
+
+
 def _asked_about_safety(history: Sequence[Exchange]) -> bool:
     asked = last_question(history)
     return asked is not None and re.search(r"\bare you (?:really )?safe\b", asked.lower()) is not None

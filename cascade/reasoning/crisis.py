@@ -3,12 +3,13 @@
 Recall comes first: an alarm too many costs a gentle question, a missed one can cost a life. Everyday idioms ("this
 traffic is killing me") are masked before the search. What is said follows the public advice of 988 (US), Samaritans
 (UK and Ireland) and the WHO's guidance for first responders: ask openly, stay, name a person and a line, no advice
-beyond safety.
+beyond safety. The patterns are English; of other languages only set phrases are known.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import cache
 
 from cascade.reasoning.language import tokens
@@ -43,6 +44,19 @@ def _signs() -> dict[str, tuple[re.Pattern[str], ...]]:
     return {kind: tuple(re.compile(sign) for sign in crisis_data()[kind]["patterns"]) for kind in KINDS}
 
 
+@cache
+def _abroad() -> re.Pattern[str]:
+    """Set phrases of other languages; scripts without spaces have no word ends to look for."""
+    folded = (re.escape(_folded(phrase)) for phrase in crisis_data()["other_languages"]["phrases"])
+    return re.compile("|".join(rf"\b{phrase}" if phrase.isascii() else phrase for phrase in folded))
+
+
+def _folded(text: str) -> str:
+    """Case and accents taken away, so that "möchte" is also found where it was written "mochte"."""
+    letters = unicodedata.normalize("NFKD", text.casefold())
+    return " ".join("".join(letter for letter in letters if not unicodedata.combining(letter)).split())
+
+
 def plain(text: str) -> str:
     """Lower-case words with contractions opened and idioms taken out."""
     return _masks().sub(" ~ ", " ".join(tokens(text)))
@@ -52,6 +66,8 @@ def detect(text: str) -> str | None:
     """The kind of crisis the words speak of, or None. "unsure" asks gently instead of assuming."""
     said = plain(text)
     kind = next((kind for kind in KINDS if any(sign.search(said) for sign in _signs()[kind])), None)
+    if kind is None and _abroad().search(_folded(text)):
+        kind = "suicide"
     if kind in _MAY_HAVE_MEANS and _means_at_hand(said):
         return "urgent"
     return {"suicide_word": "suicide", "place": "unsure"}.get(kind or "", kind)

@@ -2,13 +2,14 @@
 
 Before anything is given out, an answer may be asked for again: once for its form, once for its first sentence, and after each
 tool call. Then each sentence is checked alone; one that is not fit to be heard, or one too many, ends the reply before it.
-Words of crisis never reach the model: those turns are the counsellor's, with its help lines.
+Words that are recognized as words of crisis are not shown to the model, in their own turn or later: those turns are the
+counsellor's, with its help lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import Field
@@ -30,6 +31,7 @@ CHECKED = (
     "names the emotion",
     "ignores the cues",
 )  # the critic's complaints that keep a sentence from being heard
+WITHHELD = ("[They spoke of something grave.]", "[They were given help lines and were listened to.]")
 HEARD_SHARE = 0.2  # a label the model names must have had this probability, else it is a guess and becomes unknown
 
 
@@ -150,7 +152,7 @@ class LanguageModelReasoner:
     def _asked(self, prompt: Prompt, tries: _Tries, cancel: CancelScope) -> Draft:
         options = self.options
         request = prompting.messages(
-            prompt, form=options.think, tool_steps=options.max_tool_steps, history_turns=tries.history_turns
+            _withheld(prompt), form=options.think, tool_steps=options.max_tool_steps, history_turns=tries.history_turns
         )
         seed = (prompt.seed + 7_919 * tries.asked + 104_729 * prompt.attempt) % 2**31
         tries.asked += 1
@@ -186,11 +188,22 @@ class LanguageModelReasoner:
             tries.form = _spent(tries.form, f"did not keep to the form of an answer ({reason}); try another model")
             return self._ask_again(reason, draft, tries)
         tries.tool_steps -= 1
-        found = tools.run(called.call, prompt)
+        found = tools.run(called.call, _withheld(prompt))
         tries.since += [Message("assistant", draft.raw), prompting.result(found, tries.tool_steps)]
 
     def _ask_again(self, reason: str, draft: Draft, tries: _Tries) -> None:
         tries.since += [Message("assistant", draft.raw.strip() or "[nothing]"), prompting.repair(reason)]
+
+
+def _withheld(prompt: Prompt) -> Prompt:
+    """The prompt without the words of earlier turns of crisis; that there were such turns is told."""
+    kept = [
+        exchange.model_copy(update={"said": WITHHELD[0], "replied": WITHHELD[1], "emotion": None})
+        if careful.told_in_crisis(exchange)
+        else exchange
+        for exchange in prompt.history
+    ]
+    return replace(prompt, history=kept)
 
 
 def _spent(left: int, problem: str) -> int:

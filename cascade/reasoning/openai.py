@@ -39,7 +39,8 @@ class Options(DialogueOptions):
     """base_url: of the server, with its /v1. model: as the server names it. api_key_env: the environment variable with the key.
 
     timeout_s: the longest silence, before the first token or between two. logprobs: ask for them (with top_logprobs).
-    extra_body: fields of the server's own, such as {chat_template_kwargs = {enable_thinking = false}} for vLLM.
+    extra_body: fields of the server's own, such as those that keep a model from thinking for itself, which costs time:
+    {reasoning_effort = "none"} for Ollama, {chat_template_kwargs = {enable_thinking = false}} for vLLM and llama.cpp.
     """
 
     base_url: str = "http://localhost:8000/v1"
@@ -54,6 +55,10 @@ class Options(DialogueOptions):
     @classmethod
     def _is_a_url(cls, url: str) -> str:
         parts = urlsplit(url)
+        try:
+            _ = parts.port
+        except ValueError:
+            raise ValueError("the port is a number from 0 to 65535, as in http://localhost:8000/v1") from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("give a URL such as http://localhost:8000/v1")
         if parts.username or parts.password or parts.query:
@@ -198,32 +203,52 @@ class _Exchange:
 
 
 class _Reading:
-    """Chunks as tokens. A server that takes the thought out of the text has it put back between its marks."""
+    """Chunks as tokens.
+
+    Some servers take everything between think marks out of the text and send it apart. That is this answer's own thought, put
+    back between its marks, unless the text has one: then it was the model's habit of thinking, which is nobody's evidence.
+    """
 
     def __init__(self) -> None:
         self.said = self.finished = False
-        self._thinking = False
+        self._apart = ""  # what the server sent apart
+        self._begun: (
+            list[Token] | None
+        ) = []  # the text's first tokens, until they tell whether it has a thought; then None
 
     def tokens(self, chunk: Any) -> Iterator[Token]:
         choice = chunk.choices[0] if getattr(chunk, "choices", None) else None
         if choice is None:
             return
-        self.finished = self.finished or bool(choice.finish_reason)
         delta = choice.delta
-        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) if delta else None
+        apart = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None) if delta else None
         text = delta.content if delta else None
-        if thought:
-            yield from self._mark(OPEN, not self._thinking)
-            self._thinking = self.said = True
-            yield Token(text=thought)
-        if text:
-            yield from self._mark(CLOSE, self._thinking)
-            self._thinking, self.said = False, True
-            yield from _with_logprobs(text, getattr(choice, "logprobs", None))
+        self.said = self.said or bool(apart or text)
+        self._apart += apart or ""
+        for token in _with_logprobs(text, getattr(choice, "logprobs", None)) if text else ():
+            yield from self._ordered(token)
+        if choice.finish_reason:
+            self.finished = True
+            yield from self._opened()
 
-    def _mark(self, mark: str, wanted: bool) -> Iterator[Token]:
-        if wanted:
-            yield Token(text=mark)
+    def _ordered(self, token: Token) -> Iterator[Token]:
+        if self._begun is None:
+            yield token
+            return
+        self._begun.append(token)
+        start = "".join(held.text for held in self._begun).lstrip()
+        if not OPEN.startswith(start):
+            yield from self._opened()
+
+    def _opened(self) -> Iterator[Token]:
+        """What was held back, the thought before it; nothing if that was done."""
+        held, self._begun = self._begun, None
+        if held is None:
+            return
+        text = "".join(token.text for token in held)
+        if self._apart and not text.lstrip().startswith(OPEN):
+            yield Token(text=f"{OPEN}{self._apart}{CLOSE}")
+        yield from held
 
 
 def _with_logprobs(text: str, logprobs: Any) -> Iterator[Token]:
@@ -304,7 +329,7 @@ def _unreachable(url: str) -> str | None:
 
 def needs(options: Options) -> list[Need]:
     why = _unreachable(options.base_url)
-    gap = f"{options.base_url}: nobody answers there ({why}); {_START}" if why else None
+    gap = f"nobody answers there ({why}); {_START}" if why else None
     return [
         package("openai", "openai", extra("openai")),
         Need("endpoint", options.base_url, gap or (None if options.model else _no_model(options))),

@@ -25,10 +25,11 @@ from cascade.errors import EngineFailed, EngineUnavailable, InputError
 from cascade.models import Checkpoint, checkpoint, described, locate
 from cascade.native import NativeCalls
 from cascade.needs import Device, Need, cuda_devices, device, extra, package
+from cascade.tts.clip_check import MAX_S
 from cascade.tts.emotions import NEUTRAL_DBFS
 from cascade.tts.f5_files import VOCODER_FILES, voice_files, wanted
 from cascade.tts.silence import trimmed
-from cascade.tts.voice_bank import DEFAULT, MAX_S, Bank, BankName, Clip, add_line, bank_folder, load_bank
+from cascade.tts.voice_bank import DEFAULT, Bank, BankName, Clip, add_line, bank_folder, load_bank
 from cascade.turn import REPLY_EMOTIONS, EngineInfo, Record, ReplyEmotion
 
 ENGINE = "f5"

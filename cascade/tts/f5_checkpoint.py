@@ -52,7 +52,7 @@ def voice_model(library: Library, files: VoiceFiles, device: torch.device) -> An
             shapes = library.DiT(**arguments).state_dict()
     except (TypeError, ValueError, RuntimeError, AssertionError) as error:
         where = files.arch or library.configs / CONFIG
-        raise EngineUnavailable(f"{where}: not the arguments of a DiT ({one_line(error)})") from error
+        raise EngineUnavailable(f"{where}: not the arguments of a DiT ({one_line(error)}); mend them") from error
     _check_fit({f"transformer.{name}": tuple(t.shape) for name, t in shapes.items()}, weights, files, len(vocabulary))
     model = library.CFM(
         transformer=library.DiT(**arguments),
@@ -84,7 +84,7 @@ def _arch(library: Library, path: Path | None) -> Mapping[str, Any]:
             text = path.read_text(encoding="utf-8")
             arch = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-        raise EngineUnavailable(f"{path or CONFIG}: cannot be read ({one_line(error)})") from error
+        raise EngineUnavailable(f"{path or CONFIG}: cannot be read ({one_line(error)}); mend it") from error
     if not isinstance(arch, dict):
         raise EngineUnavailable(f"{path or CONFIG}: not a table of the DiT's arguments")
     return arch
@@ -115,7 +115,7 @@ def _check_fit(
         name, size = wrong[0], files.arch or CONFIG
         raise EngineUnavailable(
             f"{files.weights}: wrong architecture, {name} is {given.get(name, 'not there')}, {own.get(name, 'not wanted')} "
-            f"after {size}; give the arch.toml that belongs to it"
+            f"after {size}; give the arch.toml or arch.json that belongs to it"
         )
 
 

@@ -44,7 +44,9 @@ def voice_files(model: str) -> VoiceFiles:
 def _only(folder: Path, pattern: str) -> Path:
     found = sorted([*folder.glob(pattern), *folder.glob(f"*/{pattern}")])
     if not found:
-        raise EngineUnavailable(f"{folder}: holds no {pattern}; the model is not whole: download or convert it again")
+        raise EngineUnavailable(
+            f"{folder}: holds no file {pattern}; the model is not whole: download or convert it again"
+        )
     if len(found) > 1:
-        raise EngineUnavailable(f"{folder}: holds {len(found)} of {pattern}; leave only the one to be used")
+        raise EngineUnavailable(f"{folder}: holds {len(found)} files {pattern}; leave only the one to be used")
     return found[0]

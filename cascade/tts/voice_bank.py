@@ -17,20 +17,19 @@ import shlex
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
-import numpy as np
 from pydantic import AfterValidator, ValidationInfo
 
-from cascade.asr.words import word_error_rate, words_of
 from cascade.audio import Waveform, read_speech, write_wav
 from cascade.cancel import CancelScope
 from cascade.engines import Recognizer
 from cascade.errors import EngineError, InputError
-from cascade.home import default_home
-from cascade.tts.silence import pauses_s
+from cascade.home import default_home, usual_home
+from cascade.tts.clip_check import MAX_S, MAX_WER, Finding, check_clip
 from cascade.turn import REPLY_EMOTIONS, ReplyEmotion
 
 SAMPLE_RATE = 24_000  # of the clips kept: what F5-TTS reads
@@ -38,14 +37,6 @@ FILE = "bank.toml"
 DEFAULT = "default"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SPEED = (0.5, 2.0)
-
-SHORTEST_S, MIN_S, MAX_S = 1.0, 2.0, 12.0  # unusable below, poor below, unusable above: F5-TTS reads 12 s at most
-LEVEL_DBFS = (-35.0, -12.0)
-CLIPPED, CLIPPED_RUN = 0.99, 3  # so many samples in a row at full scale are no peak of speech
-END_S, INNER_S = 0.5, 1.0  # silence beyond this is copied into the speech
-# UTF-8 bytes a second, as F5-TTS counts: English is 12 to 18, Chinese with its three bytes a sign about the same.
-BYTES_PER_S = (6.0, 28.0)
-MAX_WER = 0.3
 
 # Whose clip serves an emotion that has none, the nearest first; neutral is the last for all. High arousal is never lent to an
 # emotion of low arousal, nor a friendly voice to an unfriendly feeling or the other way round.
@@ -99,19 +90,20 @@ class Bank:
 
 def add_line(emotion: ReplyEmotion, folder: Path) -> str:
     """The command that adds a clip."""
-    bank = "" if folder == bank_folder(DEFAULT) else f" --bank {shlex.quote(str(folder))}"
+    folder, usual = folder.absolute(), (usual_home() / "voices" / DEFAULT).absolute()
+    bank = "" if folder == usual else f" --bank {shlex.quote(str(folder))}"
     return f"attune voices add {emotion} CLIP.wav --text 'its words'{bank}"
 
 
-def bank_folder(name: str, home: Path | None = None) -> Path:
-    """Of a bank's name, or of a path (./…, ~/…, /…). Raises InputError unless the name is safe as a folder's name."""
+def bank_folder(name: str) -> Path:
+    """Of a bank's name, in the home, or of a path (./…, ~/…, /…). Raises InputError: not safe as a folder's name."""
     if name.startswith((".", "/", "~")):
         return Path(name).expanduser().absolute()
     if not NAME.fullmatch(name):
         raise InputError(
             f"bank {name!r}: give a path that begins with ./, ~/ or /, or a name of 1 to 64 letters, digits, ., -, _"
         )
-    return (home or default_home()) / "voices" / name
+    return default_home() / "voices" / name
 
 
 def _written(name: str, info: ValidationInfo) -> str:
@@ -143,13 +135,16 @@ def load_bank(folder: Path) -> Bank:
 def read_bank(folder: Path) -> Bank:
     """What bank.toml says; no clips where there is none. Raises InputError: not TOML, an emotion or a key that is not legal."""
     path = folder / FILE
-    if not path.exists():
-        return Bank(folder, {})
+    mend = "mend this file, or rename or delete it and add the clips again"
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as TOML ({error}); mend it or add the clips again") from error
-    return Bank(folder, {legal_emotion(name): _clip(path, name, table) for name, table in tables.items()})
+    except (FileNotFoundError, NotADirectoryError):
+        return Bank(folder, {})
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); {mend}") from error
+    except ValueError as error:  # not UTF-8, not TOML
+        raise InputError(f"{path}: is not TOML ({error}); {mend}") from error
+    return Bank(folder, dict(_entry(path, name, table) for name, table in tables.items()))
 
 
 def legal_emotion(name: str) -> ReplyEmotion:
@@ -158,19 +153,25 @@ def legal_emotion(name: str) -> ReplyEmotion:
     return cast(ReplyEmotion, name)
 
 
-def _clip(path: Path, name: str, table: Any) -> Clip:
-    where = f"{path}: [{name}]"
+def _entry(path: Path, name: str, table: Any) -> tuple[ReplyEmotion, Clip]:
+    try:
+        return legal_emotion(name), _clip(path.parent, table)
+    except InputError as error:
+        raise InputError(f"{path}: [{repr(name)[1:-1]}]: {error}") from error
+
+
+def _clip(folder: Path, table: Any) -> Clip:
     if not isinstance(table, dict):
-        raise InputError(f"{path}: {name} must be a table, [{name}], with wav and text")
+        raise InputError("must be a table, with wav and text")
     unknown = sorted(set(table) - {"wav", "text", "speed"})
     if unknown:
-        raise InputError(f"{where} has no key {unknown[0]!r}; legal: wav, text, speed")
+        raise InputError(f"has no key {unknown[0]!r}; legal: wav, text, speed")
     wav, text, speed = table.get("wav"), table.get("text"), table.get("speed", 1.0)
     if not isinstance(wav, str) or not wav:
-        raise InputError(f"{where} needs wav, the clip's file")
+        raise InputError("needs wav, the clip's file")
     if not isinstance(text, str):
-        raise InputError(f"{where} needs text, the words of the clip")
-    return Clip((path.parent / wav).absolute(), _text(text), _speed(speed))
+        raise InputError("needs text, the words of the clip")
+    return Clip((folder / wav).absolute(), _text(text), _speed(speed))
 
 
 def _text(text: str) -> str:
@@ -218,6 +219,20 @@ def add_clip(folder: Path, emotion: str, wav: Path, text: str, speed: float = 1.
     return clip
 
 
+def remove_clip(folder: Path, emotion: str) -> Clip:
+    """Take a clip out of the bank; its file is deleted, too, if the bank's own and of no other emotion. What was removed.
+
+    Raises InputError: not a legal emotion, none such in the bank, bank.toml cannot be read or written.
+    """
+    legal, bank = legal_emotion(emotion), read_bank(folder)
+    if legal not in bank.clips:
+        raise InputError(f"{folder}: the bank has no clip for {legal}; it has: {', '.join(bank.clips) or 'none'}")
+    rest = {name: clip for name, clip in bank.clips.items() if name != legal}
+    _write(folder / FILE, rest)
+    _forget(bank.clips[legal], rest, folder)
+    return bank.clips[legal]
+
+
 def _write(path: Path, clips: Mapping[ReplyEmotion, Clip]) -> None:
     lines = []
     for emotion, clip in clips.items():
@@ -241,82 +256,8 @@ def _write(path: Path, clips: Mapping[ReplyEmotion, Clip]) -> None:
 def _forget(old: Clip | None, clips: Mapping[ReplyEmotion, Clip], folder: Path) -> None:
     """Delete a clip's sound, if it is the bank's own and none of `clips` uses it."""
     if old and old.wav.parent == folder.absolute() and all(clip.wav != old.wav for clip in clips.values()):
-        old.wav.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to know about a clip. unusable: no speech should be made after it."""
-
-    what: str
-    unusable: bool = False
-
-
-def check_clip(
-    wave: Waveform,
-    text: str,
-    *,
-    recognizer: Recognizer | None = None,
-    max_wer: float = MAX_WER,
-    cancel: CancelScope | None = None,
-) -> list[Finding]:
-    """What is wrong with a clip and its text; empty when all is well. With a recognizer, the text is also listened for.
-
-    Raises EngineFailed, Cancelled from the recognizer.
-    """
-    found = [*_length(wave), *_level(wave), *_silence(wave), *_plausible(wave, text)]
-    if recognizer is not None and words_of(text):
-        heard = recognizer.transcribe(wave, cancel=cancel or CancelScope()).text
-        wer = word_error_rate(text, heard)
-        if wer > max_wer:
-            found.append(
-                Finding(
-                    f"heard as {heard!r}: word error {wer:.2f}, at most {max_wer:g}; compare the text with the clip"
-                )
-            )
-    return found
-
-
-def _length(wave: Waveform) -> list[Finding]:
-    length_s = wave.duration_s
-    if length_s > MAX_S or length_s < SHORTEST_S:
-        return [Finding(f"{length_s:.1f} s long; give a clip of {MIN_S:g} to {MAX_S:g} s", unusable=True)]
-    return [Finding(f"only {length_s:.1f} s long; {MIN_S:g} s and more are better")] if length_s < MIN_S else []
-
-
-def _level(wave: Waveform) -> list[Finding]:
-    low, high = LEVEL_DBFS
-    found = []
-    if not low <= wave.level_dbfs <= high:
-        found.append(Finding(f"level {wave.level_dbfs:.0f} dBFS; record it at {low:g} to {high:g}"))
-    full = np.abs(wave.samples) >= CLIPPED
-    if np.convolve(full, np.ones(CLIPPED_RUN)).max() >= CLIPPED_RUN:
-        found.append(Finding("clipped: the loudest moments are cut off; record it softer"))
-    return found
-
-
-def _silence(wave: Waveform) -> list[Finding]:
-    before, inner, after = pauses_s(wave)
-    found = [
-        Finding(f"{seconds:.1f} s of silence {where}; cut it to {END_S:g} s or less")
-        for where, seconds in (("before the first word", before), ("after the last word", after))
-        if seconds > END_S
-    ]
-    return found + ([Finding(f"a pause of {inner:.1f} s; the speech will pause like that")] if inner > INNER_S else [])
-
-
-def _plausible(wave: Waveform, text: str) -> list[Finding]:
-    if not any(char.isalnum() for char in text):
-        return [Finding("no text; give the words that are said in the clip", unusable=True)]
-    before, _, after = pauses_s(wave)
-    rate = len(text.encode()) / max(wave.duration_s - before - after, 0.1)
-    low, high = BYTES_PER_S
-    if low <= rate <= high:
-        return []
-    problem = "the text is too long for the clip" if rate > high else "the text is too short for the clip"
-    return [
-        Finding(f"{problem}: {rate:.0f} letters a second, speech has {low:g} to {high:g}; give all its words alone")
-    ]
+        with suppress(OSError):
+            old.wav.unlink()
 
 
 def listing(bank: Bank) -> list[str]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from cascade.audio import read_speech
 from cascade.errors import EngineUnavailable, InputError
+from cascade.needs import extra
 from cascade.paralinguistics.acoustic import AGE_REASON, LIMIT, Head, difference, heads
 from cascade.paralinguistics.features import measured
 from cascade.turn import EMOTIONS, GENDERS, Baseline
@@ -203,7 +204,7 @@ def _sklearn(module: str) -> Any:
     try:
         return importlib.import_module(f"sklearn.{module}")
     except ImportError as error:
-        raise EngineUnavailable("training the analyzer needs scikit-learn: pip install 'attune[analyzer]'") from error
+        raise EngineUnavailable(f"training the analyzer needs scikit-learn: {extra('analyzer')}") from error
 
 
 def _scores(head: Head, x: Array) -> Array:

@@ -27,6 +27,33 @@ def typed(*turns):
 @pytest.mark.parametrize(
     "text",
     [
+        "Ich möchte nicht mehr leben.",
+        "Manchmal will ich mich einfach umbringen",
+        "Je n'ai plus envie de vivre.",
+        "No quiero vivir más",
+        "Não quero mais viver",
+        "Хочу умереть",
+        "我真的不想活了。",
+        "もう死にたい",
+        "죽고 싶어요",
+        "chcę się zabić",
+    ],
+)
+def test_set_phrases_of_other_languages_are_known(text: str) -> None:
+    assert crisis.detect(text) == "suicide"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Ich möchte gern in Berlin leben.", "Quiero vivir contigo", "Je veux dormir", "今天很好", "Will Stern be there?"],
+)
+def test_everyday_words_of_other_languages_are_no_alarm(text: str) -> None:
+    assert crisis.detect(text) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "I don't see the point in living anymore", "I can't find a reason to go on", "what's the point of being alive",
         "there's no reason to live", "I have nothing to live for", "they are better off without me", "I'd rather be dead",
         "I wish I was never born", "I can't go on like this", "I want to end it all", "I want to not be here anymore",

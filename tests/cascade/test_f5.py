@@ -22,6 +22,7 @@ from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.engines import Speech, load_engine
 from cascade.errors import Cancelled, EngineFailed, EngineUnavailable, InputError, OutOfMemory
+from cascade.needs import extra
 from cascade.tts import f5
 from cascade.tts.emotions import NEUTRAL_DBFS
 from cascade.tts.espeak import Espeak
@@ -332,10 +333,10 @@ SPOILT: dict[str, tuple[Any, str]] = {
         lambda m: (m / "model_1.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
         "not safetensors that can be read",
     ),
-    "no weights": (lambda m: (m / "model_1.safetensors").unlink(), r"holds no \*.safetensors"),
+    "no weights": (lambda m: (m / "model_1.safetensors").unlink(), r"holds no file \*.safetensors"),
     "two weights": (
         lambda m: shutil.copy(m / "model_1.safetensors", m / "model_2.safetensors"),
-        r"holds 2 of \*.safetensors",
+        r"holds 2 files \*.safetensors",
     ),
     "a weight less": (one_tensor_less, "wrong architecture, transformer.proj_out.bias is not there"),
     "other size": (lambda m: rewritten(m / "arch.json", dim=128), "wrong architecture, .*give the arch.toml"),
@@ -347,7 +348,7 @@ SPOILT: dict[str, tuple[Any, str]] = {
     "odd argument": (lambda m: rewritten(m / "arch.json", wings=2), "not the arguments of a DiT .*wings"),
     "broken arch": (lambda m: (m / "arch.json").write_text("{"), "arch.json: cannot be read"),
     "a list": (lambda m: (m / "arch.json").write_text("[]"), "not a table"),
-    "no vocabulary": (lambda m: (m / "vocab.txt").unlink(), "holds no vocab.txt"),
+    "no vocabulary": (lambda m: (m / "vocab.txt").unlink(), "holds no file vocab.txt"),
     "fewer words": (fewer_words, "vocab.txt: holds 98 tokens, the weights know 99"),
     "no space": (lambda m: (m / "vocab.txt").write_text("a\nb\n"), "whose first line is a space"),
     "binary vocabulary": (lambda m: (m / "vocab.txt").write_bytes(b"\xff\xfe\x00"), "vocab.txt: cannot be read"),
@@ -402,8 +403,8 @@ def test_needs_are_met_here_and_name_the_line_where_not(folder: Path, monkeypatc
     assert "hf download SWivid/F5-TTS F5TTS_v1_Base/model_1250000.safetensors" in missing["SWivid/F5-TTS@84e5a41"]
     monkeypatch.setitem(sys.modules, "vocos", None)
     for devices, line in (
-        (0, "pip install 'attune[f5-cpu]' && pip install --no-deps -r /"),
-        (1, "pip install 'attune[f5]'"),
+        (0, f"{extra('f5-cpu')} && pip install --no-deps -r /"),
+        (1, extra("f5")),
     ):
         monkeypatch.setattr(f5, "cuda_devices", lambda count=devices: count)
         (gap,) = [need for need in f5.needs(f5.Options(**options(folder))) if need.fix]

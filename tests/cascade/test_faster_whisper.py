@@ -223,6 +223,31 @@ def test_many_as_one_by_one(engine: whisper.FasterWhisper, spoken: list[Waveform
         assert alone.language == batched.language
 
 
+def test_telling_the_language_and_decoding_share_one_pass_of_the_encoder(
+    engine: whisper.FasterWhisper, spoken: list[Waveform], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import faster_whisper
+
+    plain, windows = faster_whisper.WhisperModel.encode, []
+
+    def counted(self: Any, features: Any) -> Any:
+        windows.extend(features.copy())
+        return plain(self, features)
+
+    monkeypatch.setattr(faster_whisper.WhisperModel, "encode", counted)
+    engine.transcribe_many(spoken, cancel=CancelScope())
+    assert len(windows) == len(spoken)
+    windows.clear()
+    engine.transcribe(spoken[0], cancel=CancelScope())
+    assert windows
+    assert not any(np.array_equal(one, other) for at, one in enumerate(windows) for other in windows[:at])
+
+
+def test_what_was_heard_is_not_kept(engine: whisper.FasterWhisper, spoken: list[Waveform]) -> None:
+    engine.transcribe_many(spoken[:2], cancel=CancelScope())
+    assert engine._model._known == ()
+
+
 def test_times_in_a_batch_are_those_of_each_utterance(engine: whisper.FasterWhisper, spoken: list[Waveform]) -> None:
     """The times of random weights mean little, but not all of them lie at the very end, where cut-off ones would."""
     every = list(zip(spoken, engine.transcribe_many(spoken, cancel=CancelScope()), strict=True))

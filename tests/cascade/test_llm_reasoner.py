@@ -279,6 +279,20 @@ def test_words_of_crisis_never_reach_the_model() -> None:
     assert list(engine.respond(prompt, cancel=CancelScope())) == list(expected.respond(prompt, cancel=CancelScope()))
 
 
+def test_words_of_crisis_are_not_shown_to_the_model_later_either() -> None:
+    grave = Exchange(said="i want to kill myself", strategy="care", replied="Please call nine eight eight.")
+    unmarked = Exchange(said="sometimes i cut myself with a knife", replied="Tell me more.", emotion="sad")
+    after = [Exchange(said="my dog plays football now", strategy="ask", replied="Who scores?")] * 2
+    engine = reasoner("<think>\n<call>recall: kill myself knife</call>", GOOD)
+    ask(engine, history=[grave, unmarked, *after])
+    assert len(model_of(engine).asked) == 2
+    for message in (message for request in model_of(engine).asked for message in request):
+        assert "cut myself" not in message.content
+        assert "nine eight eight" not in message.content
+        assert message.role == "assistant" or "kill myself" not in message.content
+    assert sum("something grave" in message.content for message in model_of(engine).asked[0]) == 2
+
+
 def test_the_request() -> None:
     history = [Exchange(said=f"said {n}", replied=f"replied {n}", emotion="fearful") for n in range(3)]
     cues = Cues(

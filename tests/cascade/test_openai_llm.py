@@ -146,6 +146,9 @@ def test_the_key_is_not_in_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None
         Options(base_url="http://me:secret@localhost/v1")
     with pytest.raises(ValidationError, match="give a URL"):
         Options(base_url="localhost:8000")
+    for port in ("99999", "v1"):
+        with pytest.raises(ValidationError, match="the port is a number"):
+            Options(base_url=f"http://localhost:{port}/v1")
 
 
 def test_text_comes_as_it_is_written(server: Server) -> None:
@@ -198,6 +201,19 @@ def test_a_thought_taken_out_by_the_server_is_put_back(server: Server, field: st
 
     server.act = act
     assert "".join(token.text for token in write(server.url)) == "<think>Because.</think>Hello."
+
+
+def test_a_model_that_also_thinks_by_habit_has_only_its_asked_thought_read(server: Server) -> None:
+    def act(handler: Handler) -> None:
+        handler.begin()
+        handler.chunk(None, reasoning="Okay, the user lost")
+        handler.chunk(None, reasoning=" a job.")
+        for piece in ("\n", "<th", "ink>Because.</think>", "Hello."):
+            handler.chunk(piece)
+        handler.chunk("", "stop")
+
+    server.act = act
+    assert "".join(token.text for token in write(server.url)) == "\n<think>Because.</think>Hello."
 
 
 def test_nobody_answers() -> None:

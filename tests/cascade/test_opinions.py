@@ -149,12 +149,15 @@ class Hears:
         return cues("neutral")
 
 
-def judged(judge: Any, **options: Any) -> Any:
+def judged(judge: Any, said: str = "My dog died yesterday.", **options: Any) -> Any:
     from cascade.judging import panel
 
     engine = panel.load(panel.Options(repeats=1, **options))
     spoken = turn().model_copy(
-        update={"reply_audio": AudioRef(path="x.wav", sha256="0" * 64, sample_rate=16_000, duration_s=1)}
+        update={
+            "transcript": Transcript(text=said, engine="f"),
+            "reply_audio": AudioRef(path="x.wav", sha256="0" * 64, sample_rate=16_000, duration_s=1),
+        }
     )
     return engine.judge(spoken, tone(2.0), ears=Ears(Hears(), Hears(), judge), history=(), cancel=CancelScope())
 
@@ -181,6 +184,15 @@ def test_a_judge_that_babbles_leaves_its_scale_unmeasured_and_the_rest_stands() 
 def test_no_language_model_is_said_not_passed_over() -> None:
     assert "no language model" in judged(None, opinions="reasoner").unmeasured[0]
     assert judged(None).unmeasured == ()
+
+
+def test_words_of_crisis_are_shown_to_no_judge() -> None:
+    judge = ScriptedJudge(GOOD)
+    scores = judged(judge, said="I want to kill myself.", opinions="reasoner")
+    assert judge.asked == []
+    assert scores.opinions == ()
+    assert "crisis" in scores.unmeasured[0]
+    assert scores.reply_wer is not None
 
 
 def test_another_judge_takes_its_table() -> None:

@@ -44,9 +44,13 @@ def test_every_engine_in_the_table_has_its_parts(stage: str, name: str) -> None:
             ('engine = "pocketsphinx"', 'engine = "pocketsphinx"\nlanguage_model = "nowhere.txt"'),
             ["[asr] language_model", "no such file", "nowhere.txt"],
         ),
-        (("deadline_s = 5.0", "deadline_s = -1"), ["deadline_s", "-1"]),
+        *(
+            (("deadline_s = 5.0", f"deadline_s = {wrong}"), ["deadline_s", shown, "a finite number of seconds above 0"])
+            for wrong, shown in (("-1", "-1"), ("0", "0"), ("nan", "nan"), ("inf", "inf"), ("1" * 400, "111"))
+        ),
         (('engine = "pocketsphinx"', "engine = 3"), ["[asr]", "engine"]),
         (("[asr]", "[asr"), ["TOML"]),
+        (("deadline_s = 5.0", f"deadline_s = {'1' * 5000}"), ["TOML"]),
     ],
 )
 def test_a_bad_profile_says_what_is_legal(tmp_path: Path, change: tuple[str, str], words: list[str]) -> None:
@@ -72,6 +76,8 @@ def test_files_are_sought_beside_the_profile_that_names_them(tmp_path: Path) -> 
 def test_unknown_profiles_and_swaps_say_what_is_legal() -> None:
     with pytest.raises(ConfigError, match="embedded"):
         load_profile("nope")
+    with pytest.raises(ConfigError, match=r"is a folder; legal: auto, embedded, gpu, or the path of a TOML file"):
+        load_profile(str(Path(__file__).parent))
     with pytest.raises(ConfigError, match="legal: espeak, flite, f5"):
         load_profile("embedded", ["tts=robot"])
     with pytest.raises(ConfigError, match="stage=name"):

@@ -16,6 +16,7 @@ from cascade.audio import Waveform, joined
 from cascade.cancel import CancelScope
 from cascade.errors import Cancelled, EngineFailed, EngineUnavailable
 from cascade.judging import quality
+from cascade.needs import extra
 from cascade.tts.espeak import Espeak
 
 pytest.importorskip("speechmos")
@@ -206,4 +207,4 @@ assert "numba" not in sys.modules, "librosa's compiler, which takes many seconds
 def test_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [need.fix for need in quality.needs()] == [None, None, None]
     monkeypatch.setitem(sys.modules, "speechmos", None)
-    assert quality.needs()[0].fix == "pip install 'attune[judge]'"
+    assert quality.needs()[0].fix == extra("judge")

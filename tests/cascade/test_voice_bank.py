@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import soundfile
 from cascade.audio import Waveform, read_speech, write_wav
 from cascade.cancel import CancelScope
 from cascade.engines import ENGINES, parse_options
-from cascade.errors import ConfigError, EngineFailed, InputError
+from cascade.errors import Cancelled, ConfigError, EngineFailed, InputError
+from cascade.home import default_home, using_home, usual_home
 from cascade.tts import f5
+from cascade.tts.clip_check import check_clip
 from cascade.tts.espeak import Espeak
 from cascade.tts.silence import pauses_s, trimmed
 from cascade.tts.voice_bank import (
@@ -23,13 +26,14 @@ from cascade.tts.voice_bank import (
     Bank,
     Clip,
     add_clip,
+    add_line,
     bank_folder,
-    check_clip,
     examined,
     legal_emotion,
     listing,
     load_bank,
     read_bank,
+    remove_clip,
 )
 from cascade.turn import REPLY_EMOTIONS, EngineInfo, ReplyEmotion, Transcript
 
@@ -70,6 +74,21 @@ def folder(tmp_path: Path) -> Path:
 
 def quiet(seconds: float, rate: int) -> Waveform:
     return Waveform(np.zeros(round(seconds * rate), np.float32), rate)
+
+
+def noise(seconds: float) -> Waveform:
+    samples = np.random.default_rng(0).standard_normal(round(seconds * 24_000))
+    return Waveform((0.05 * samples).astype(np.float32), 24_000)
+
+
+def music() -> Waveform:
+    """Three bars of plucked chords, 4.5 s."""
+    at = np.arange(24_000 * 3 // 2) / 24_000
+    bars = []
+    for chord in ((262, 330, 392), (294, 349, 440), (247, 294, 392)):
+        tones = sum(np.sin(2 * np.pi * hz * k * at) / k for hz in chord for k in range(1, 6))
+        bars.append(Waveform((0.05 * tones * np.exp(-2 * at)).astype(np.float32), 24_000))
+    return whole(*bars)
 
 
 def whole(*parts: Waveform) -> Waveform:
@@ -153,6 +172,9 @@ def test_a_clip_that_cannot_be_used_is_refused(folder: Path, tmp_path: Path, spe
         (whole(*[speech] * 6), "give a clip of 2 to 12 s"),
         (Waveform(speech.samples[:12_000], speech.sample_rate), "0.5 s long"),
         (quiet(3.0, 24_000), "silence"),
+        (speech.at_level(-64.0), "level -64 dBFS is too soft; record it at -35 to -12"),
+        (noise(3.0), "a voice in 0.0 of 3.0 s; give a clip in which someone speaks"),
+        (music(), "s; give a clip in which someone speaks"),
     ):
         write_wav(path, wave)
         with pytest.raises(InputError, match=problem):
@@ -168,14 +190,18 @@ def test_a_clip_that_cannot_be_used_is_refused(folder: Path, tmp_path: Path, spe
 @pytest.mark.parametrize(
     ("toml", "problem"),
     [
-        ("[neutral\n", "cannot be read as TOML"),
-        ("[cheerful]\nwav='a.wav'\ntext='a'\n", "is no reply emotion; legal: joyful"),
+        (
+            "[neutral\n",
+            r"bank.toml: is not TOML \(.*\); mend this file, or rename or delete it and add the clips again",
+        ),
+        ("[cheerful]\nwav='a.wav'\ntext='a'\n", r"bank.toml: \[cheerful\]: 'cheerful' is no .*; legal: joyful"),
+        ('["so\\nsad"]\n', r"\[so\\nsad\]: .* is no reply emotion"),
         ("neutral = 1\n", "must be a table"),
         ("[neutral]\nwav='a.wav'\ntext='a'\npitch=1\n", "no key 'pitch'; legal: wav, text, speed"),
         ("[neutral]\ntext='a'\n", "needs wav"),
         ("[neutral]\nwav='a.wav'\n", "needs text"),
-        ("[neutral]\nwav='a.wav'\ntext=' '\n", "holds no word"),
-        ("[neutral]\nwav='a.wav'\ntext='a'\nspeed='fast'\n", "speed 'fast'"),
+        ("[neutral]\nwav='a.wav'\ntext=' '\n", r"bank.toml: \[neutral\]: text .* holds no word"),
+        ("[neutral]\nwav='a.wav'\ntext='a'\nspeed='fast'\n", r"bank.toml: \[neutral\]: speed 'fast'"),
         ("[neutral]\nwav='a.wav'\ntext='a'\n", "a.wav: the bank names it and it is not there"),
         ("[sad]\nwav='a.wav'\ntext='a'\n", "no clip for neutral; do: attune voices add neutral"),
     ],
@@ -186,6 +212,72 @@ def test_a_bank_that_is_wrong_is_one_line(folder: Path, toml: str, problem: str)
     with pytest.raises(InputError, match=problem) as raised:
         load_bank(folder)
     assert "\n" not in str(raised.value)
+
+
+def test_a_broken_bank_is_renamed_and_made_anew_and_nothing_lost(folder: Path, wav: Path) -> None:
+    first = add_clip(folder, "neutral", wav, TEXT)
+    written = (folder / "bank.toml").read_bytes()
+    (folder / "bank.toml").write_bytes(written + b"[sad\xff")
+    for attempt in (lambda: add_clip(folder, "sad", wav, TEXT), lambda: remove_clip(folder, "neutral")):
+        with pytest.raises(InputError, match="rename or delete it"):
+            attempt()
+    assert (folder / "bank.toml").read_bytes() == written + b"[sad\xff"
+    (folder / "bank.toml").rename(folder / "bank.old")
+    add_clip(folder, "sad", wav, TEXT)
+    add_clip(folder, "neutral", wav, TEXT)
+    assert load_bank(folder).clips["neutral"] == first
+    assert (folder / "bank.old").exists()
+
+
+def test_a_bank_that_is_no_file_is_one_line(folder: Path) -> None:
+    (folder / "bank.toml").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"bank.toml: cannot be read \(Is a directory\); mend"):
+        read_bank(folder)
+    (folder / "file").touch()
+    assert read_bank(folder / "file").clips == {}
+
+
+def test_a_removed_clip_takes_its_file_along(folder: Path, wav: Path, speech: Waveform) -> None:
+    kept = add_clip(folder, "neutral", wav, TEXT)
+    write_wav(wav, speech.at_level(-30.0))
+    gone = add_clip(folder, "sad", wav, TEXT)
+    assert remove_clip(folder, "sad") == gone
+    assert load_bank(folder).clips == {"neutral": kept}
+    assert sorted(path.name for path in folder.iterdir()) == ["bank.toml", kept.wav.name]
+    with pytest.raises(InputError, match="the bank has no clip for sad; it has: neutral"):
+        remove_clip(folder, "sad")
+    with pytest.raises(InputError, match="legal: joyful"):
+        remove_clip(folder, "sadness")
+    remove_clip(folder, "neutral")
+    assert [path.name for path in folder.iterdir()] == ["bank.toml"]
+    with pytest.raises(InputError, match="it has: none"):
+        remove_clip(folder, "neutral")
+    assert add_clip(folder, "neutral", wav, TEXT) == load_bank(folder).clips["neutral"]
+
+
+def test_a_file_that_is_not_the_banks_or_is_anothers_stays(folder: Path, wav: Path) -> None:
+    folder.mkdir(parents=True)
+    write_wav(folder / "own.wav", read_speech(wav))
+    files = {"neutral": "own.wav", "sad": "own.wav", "happy": str(wav), "angry": "gone.wav", "afraid": "."}
+    (folder / "bank.toml").write_text("".join(f"[{e}]\nwav='{file}'\ntext='a'\n" for e, file in files.items()))
+    for emotion in ("sad", "happy", "angry", "afraid"):
+        remove_clip(folder, emotion)
+    assert wav.is_file()
+    assert load_bank(folder).clips["neutral"].wav.is_file()
+
+
+def test_a_clip_stays_when_the_bank_cannot_be_written(folder: Path, wav: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_clip(folder, "neutral", wav, TEXT)
+    before = load_bank(folder)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    with pytest.raises(InputError, match="No space left"):
+        remove_clip(folder, "neutral")
+    assert load_bank(folder) == before
+    assert before.clips["neutral"].wave().duration_s > 1
 
 
 def test_every_emotion_has_a_clip_or_a_stand_in() -> None:
@@ -203,13 +295,33 @@ def test_every_emotion_has_a_clip_or_a_stand_in() -> None:
 def test_names_and_paths_of_banks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ATTUNE_HOME", str(tmp_path))
     assert bank_folder("ann") == tmp_path / "voices" / "ann"
-    assert bank_folder("ann", Path("/h")) == Path("/h/voices/ann")
     assert bank_folder(str(tmp_path / "x")) == tmp_path / "x"
     for bad in ("a/b", "", "-x", "a" * 65):
         with pytest.raises(InputError, match="give a path that begins with"):
             bank_folder(bad)
     with pytest.raises(InputError, match="legal: joyful"):
         legal_emotion("glad")
+
+
+def test_a_chosen_home_holds_until_it_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTUNE_HOME", str(tmp_path / "usual"))
+    with suppress(RuntimeError), using_home(tmp_path / "chosen"):
+        assert bank_folder("ann") == default_home() / "voices" / "ann" == tmp_path / "chosen" / "voices" / "ann"
+        with using_home(tmp_path / "inner"):
+            assert default_home() == tmp_path / "inner"
+        assert default_home() == tmp_path / "chosen"
+        assert usual_home() == tmp_path / "usual"
+        raise RuntimeError
+    assert default_home() == tmp_path / "usual"
+
+
+def test_the_line_that_adds_a_clip_adds_it_to_this_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is run later, without --home, and maybe from another folder."""
+    monkeypatch.chdir(tmp_path)
+    with using_home(Path("my voices")):
+        line = add_line("sad", bank_folder("default"))
+    assert line == f"attune voices add sad CLIP.wav --text 'its words' --bank '{tmp_path}/my voices/voices/default'"
+    assert "--bank" not in add_line("sad", bank_folder("default"))
 
 
 def test_the_option_takes_a_path_from_the_profiles_folder(tmp_path: Path) -> None:
@@ -242,6 +354,19 @@ def test_each_fault_of_a_clip_is_found_alone(speech: Waveform) -> None:
         assert problem in found
     cut = Waveform(np.clip(speech.samples * 12, -1, 1).astype(np.float32), rate)
     assert any("clipped" in found for found in findings(cut))
+
+
+@pytest.mark.parametrize("emotion", ["happy", "afraid", "tearful"])
+def test_synthetic_voices_are_voices_in_every_mood(voice: Espeak, emotion: ReplyEmotion) -> None:
+    said = voice.speak(TEXT, emotion=emotion, intensity=1.0, rate=1.0, seed=0, cancel=CancelScope()).wave
+    assert check_clip(trimmed(said, 0.1), TEXT) == []
+
+
+def test_checking_a_clip_can_be_stopped(speech: Waveform) -> None:
+    scope = CancelScope()
+    scope.cancel()
+    with pytest.raises(Cancelled):
+        check_clip(speech, TEXT, cancel=scope)
 
 
 def test_text_that_cannot_be_the_clips_is_found(speech: Waveform) -> None:

@@ -132,12 +132,12 @@ def test_a_compute_type_that_the_device_lacks_is_one_line(model: Path, monkeypat
 
 
 def test_a_model_that_does_not_fit_into_memory_says_so(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import faster_whisper
+    from cascade.asr import whisper_encoder
 
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("CUDA failed with error out of memory")
 
-    monkeypatch.setattr(faster_whisper, "WhisperModel", fail)
+    monkeypatch.setattr(whisper_encoder, "Encoder", fail)
     with pytest.raises(EngineUnavailable, match="take a smaller compute_type or model"):
         loaded(model)
 
