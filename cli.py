@@ -8,13 +8,15 @@ import os
 import sys
 import tempfile
 import traceback
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from distill.teaching.commands import teach
+from distill.teaching.live.commands import consent
 from distill.training.commands import analyzer
 from graphs.options import BAD_INPUT, FAILED, engine_options, home_option, loaded_engines
 from graphs.voices import voices
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cascade.devices import Loudspeaker
     from cascade.profiles import Engines, Profile
     from cascade.turn import Turn
+    from distill.teaching.live.contributor import Contributor
     from graphs.conversation import Conversation
 
 MIN_CALM_CLIPS = 3
@@ -75,6 +78,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that cannot show a sign gets a question mark, not a crash
 
 
+main.add_command(teach)
+main.add_command(consent)
 main.add_command(analyzer)
 main.add_command(voices)
 
@@ -168,6 +173,8 @@ def deliver(turn: Turn, wav: Path, output: Path, folder: Path) -> Turn:
 @click.option("--judge/--no-judge", default=None, help="Listen back to replies and score them [while they play].")
 @click.option("--speaker", help="Read your voice against this calibration [me, if there is one].")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed, same reply.")
+@click.option("--contribute", is_flag=True, help="Give your spoken turns to train on; asks once. See attune consent.")
+@click.option("--stream", metavar="URL", help="With --contribute: the Redis they go to [kept on this machine].")
 @home_option
 @engine_options
 def chat(
@@ -178,6 +185,8 @@ def chat(
     judge: bool | None,
     speaker: str | None,
     seed: int,
+    contribute: bool,
+    stream: str | None,
     home: Path,
     profile: str,
     swaps: tuple[str, ...],
@@ -196,14 +205,21 @@ def chat(
         speaker = DEFAULT
         click.echo(f"Reading your voice against the calibration {DEFAULT!r}.")
     calibration = load_speaker(home, speaker) if speaker else None
-    with loaded_engines(profile, swaps) as engines, loudspeaker(mute) as player, asyncio.Runner() as runner:
+    giving = contributing(home, stream) if contribute else nullcontext()
+    with (
+        giving as contributor,
+        loaded_engines(profile, swaps) as engines,
+        loudspeaker(mute) as player,
+        asyncio.Runner() as runner,
+    ):
         opened = open_session(home, session_id, engines, calibration=calibration)
         session = runner.run(opened.__aenter__())
         try:
             if judge is None:
                 judge = example or player is not None  # without sound the next line would have to wait for it
             screen = Screen(think=not no_think, folder=session.folder)
-            conversation = Conversation(runner, session, screen, player, seed=seed, listen_back=judge)
+            after = partial(contributor.turn, session_folder=session.folder) if contributor else None
+            conversation = Conversation(runner, session, screen, player, seed=seed, listen_back=judge, after=after)
             show_example(conversation) if example else conversation.run()
         finally:
             runner.run(opened.__aexit__(None, None, None))
@@ -283,6 +299,22 @@ def show_example(conversation: Conversation) -> None:
     click.echo(f"An example: {about}\n")
     conversation.turn(speech=speech)
     click.echo(NEXT_STEPS)
+
+
+@contextmanager
+def contributing(home: Path, stream: str | None) -> Iterator[Contributor | None]:
+    """Who gives the turns of this chat; None where the person says no."""
+    from distill.teaching.live.contributor import open_contributor
+
+    def ask(question: str) -> bool:
+        return click.confirm(question, default=False, err=True)
+
+    contributor = open_contributor(home, stream, ask, lambda line: click.echo(f"attune: {line}", err=True))
+    try:
+        yield contributor
+    finally:
+        if contributor:
+            contributor.close()
 
 
 @contextmanager

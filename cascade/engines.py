@@ -162,9 +162,11 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Ears:
-    """What a judge listens with: the profile's own recognizer and emotion analyzer, and its reasoner's language model if any."""
+    """What a judge listens with: the profile's own recognizer (None: nobody listens for words this time) and emotion analyzer,
+    and its reasoner's language model if any.
+    """
 
-    recognizer: Recognizer
+    recognizer: Recognizer | None
     emotion: Analyzer
     language_model: LanguageModel | None = None
 

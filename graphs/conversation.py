@@ -31,7 +31,7 @@ RECALLED = 3  # exchanges shown when a session is continued
 
 
 class Conversation:
-    """Turns run in `runner`, so that Ctrl-C during one stops that turn alone."""
+    """Turns run in `runner`, so that Ctrl-C during one stops that turn alone. `after` is called with each finished turn."""
 
     def __init__(
         self,
@@ -42,9 +42,10 @@ class Conversation:
         *,
         seed: int,
         listen_back: bool,
+        after: Callable[[Turn], None] | None = None,
     ) -> None:
         self.runner, self.session, self.screen, self.player = runner, session, screen, player
-        self.seed, self.listen_back = seed, listen_back
+        self.seed, self.listen_back, self.after = seed, listen_back, after
 
     def run(self) -> None:
         """Until /quit, end of input, or Ctrl-C at the prompt."""
@@ -80,6 +81,8 @@ class Conversation:
         )
         turn = self.runner.run(answered)
         stopped(turn)
+        if self.after:
+            self.after(turn)
         return turn
 
 

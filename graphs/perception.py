@@ -14,6 +14,7 @@ from cascade.cancel import CancelScope
 from cascade.turn import AgeCue, Cues, EmotionCue, EventsCue, GenderCue, Transcript
 from graphs.begin import context_of
 from graphs.respond import baseline_of
+from graphs.stages import Outcome
 from graphs.state import Context, Heard, Listening, Perceived, State, stage_record
 
 ANALYZERS: tuple[Listening, ...] = ("emotion", "speaker", "events", "prosody")
@@ -42,6 +43,8 @@ def user_speech(state: State, context: Context) -> Waveform:
 
 async def asr(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     context = context_of(state, runtime)
+    if context.known.transcript and not context.known.listened:
+        return {"asr": stage_record(Outcome(None))}
     recognizer, speech = context.engines["asr"], user_speech(state, context)
 
     def work(scope: CancelScope) -> Transcript:
@@ -74,13 +77,14 @@ def analyzer(stage: Listening) -> Node:
 
 
 async def perceive(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
-    """Fuse what the stages heard; what a stage did not tell is unknown, with the reason."""
+    """Fuse what the stages heard; what a stage did not tell is unknown, with the reason. What was known goes before."""
     transcript: Transcript | None
+    known = context_of(state, runtime).known
     if state["text"] is not None:
         typed = Transcript(text=state["text"], confidence=1.0, engine="typed")
         transcript, cues = typed, _unheard("typed, not spoken")
     else:
-        transcript, cues = _transcript(state), _fused(state)
+        transcript, cues = known.transcript or _transcript(state), known.cues.merged(_fused(state))
     if not context_of(state, runtime).cancel.cancelled:
         runtime.stream_writer(Perceived(transcript, cues))
     return {

@@ -39,7 +39,7 @@ async def listen_back(state: State, runtime: Runtime[Context]) -> dict[str, Any]
         return {"judging": None, "complaints": []}
     judge, speech = context.engines["judging"], read_speech(context.folder / turn.reply_audio.path)
     thinker = getattr(context.engines["reasoning"], "language_model", None)
-    ears = Ears(context.engines["asr"], context.engines["emotion"], thinker)
+    ears = Ears(context.engines["asr"] if context.known.listened else None, context.engines["emotion"], thinker)
     history = [Exchange.model_validate(exchange) for exchange in state.get("history", [])]
 
     def work(scope: CancelScope) -> Scores:

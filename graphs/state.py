@@ -28,6 +28,7 @@ class InputState(TypedDict, total=False):
     text: str | None
     wav: str | None
     seed: int
+    history: list[dict[str, Any]]  # Exchanges; a session keeps its own
 
 
 class State(InputState, total=False):
@@ -48,7 +49,6 @@ class State(InputState, total=False):
     attempt: int
     complaints: list[str]
     turn: dict[str, Any]  # the record of the last turn
-    history: list[dict[str, Any]]
     baseline: dict[str, Any] | None
 
 
@@ -83,6 +83,18 @@ class Response(TypedDict):
     total_s: float
 
 
+@dataclass(frozen=True)
+class Known:
+    """What is known of a turn beforehand, for a teacher that made it itself: it goes before what is heard.
+
+    `listened`: whether the recognizer hears the turn and its reply all the same, to measure them.
+    """
+
+    transcript: Transcript | None = None
+    cues: Cues = field(default_factory=Cues)
+    listened: bool = True
+
+
 @dataclass
 class Context:
     """What the nodes need beside the state; nothing of it is checkpointed."""
@@ -95,6 +107,7 @@ class Context:
     baseline: dict[str, Any] | None = None  # a calibration; goes before the session's own
     ears: bool = True  # whether listen_back runs at all
     user_speech: Waveform | None = None  # the turn's audio, if it is in memory already
+    known: Known = field(default_factory=Known)
     started: float = field(default_factory=time.perf_counter)  # when the turn began
 
     @property

@@ -46,18 +46,19 @@ class Listener:
         self, turn: Turn, speech: Waveform, *, ears: Ears, history: Sequence[Exchange], cancel: CancelScope
     ) -> Scores:
         assert turn.reply is not None
-        heard = ears.recognizer.transcribe(speech, cancel=cancel)
+        heard = ears.recognizer.transcribe(speech, cancel=cancel) if ears.recognizer else None
         cues = ears.emotion.analyze(speech, baseline=None, cancel=cancel)
         cancel.check()
         prompt = Prompt(turn.transcript or Transcript(text="", engine="none"), turn.cues, history)
-        wer = word_error_rate(turn.reply.text, heard.text) if words_of(turn.reply.text) else None
+        wer = word_error_rate(turn.reply.text, heard.text) if heard and words_of(turn.reply.text) else None
         score = empathy(prompt, turn.reply)
         return Scores(
-            listen_back=heard.text,
+            listen_back=heard.text if heard else None,
             reply_wer=wer,
             emotion_agreement=agreement(turn.reply.emotion, cues),
             empathy=score,
             complaints=(*complaints(prompt, turn.reply), *self._limits(wer, score)),
+            unmeasured=() if heard else ("reply_wer: this reply was not listened to",),
             engine=self.info.name,
         )
 

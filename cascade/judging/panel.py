@@ -70,7 +70,7 @@ class Panel:
             update={
                 "speech_quality": mos,
                 "opinions": given,
-                "unmeasured": lacking,
+                "unmeasured": (*scores.unmeasured, *lacking),
                 "complaints": complaints,
                 "engine": self.info.name,
             }

@@ -10,6 +10,7 @@ sampling is done here: the length of the speech by the bytes of the two texts, t
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -110,19 +111,19 @@ class F5:
         make_stoppable(self._vocoder)
         self._tokens = found.tokens
         self._calls = NativeCalls(ENGINE)
-        shown = described(options, options.model, self._device)
+        self._shown = described(options, options.model, self._device) | {"vocoder": options.vocoder}
+        self.info = self._info(bank, options.voices)
+
+    def _info(self, bank: Bank, voices: str) -> EngineInfo:
         clips = {emotion: clip.wav.name for emotion, clip in bank.clips.items()}
-        self.info = EngineInfo(
-            name=ENGINE,
-            version=version("f5-tts"),
-            options={
-                **shown,
-                "vocoder": options.vocoder,
-                "voices": options.voices,
-                "clips": clips,
-                "stand_ins": bank.stand_ins,
-            },
-        )
+        own = {"voices": voices, "clips": clips, "stand_ins": bank.stand_ins}
+        return EngineInfo(name=ENGINE, version=version("f5-tts"), options={**self._shown, **own})
+
+    def with_bank(self, bank: Bank) -> F5:
+        """The same network with another voice. Raises EngineUnavailable: a clip that cannot be used."""
+        other = copy.copy(self)
+        other._voices, other.info = _voices(bank), self._info(bank, str(bank.folder))
+        return other
 
     def speak(
         self, text: str, *, emotion: ReplyEmotion, intensity: float, rate: float, seed: int, cancel: CancelScope

@@ -38,6 +38,7 @@ from cascade.tts import flite
 from cascade.tts.espeak_process import EspeakProcess
 from cascade.tts.world import Analysis, VoiceShift, analyzed, synthesized
 from cascade.turn import Age, Gender
+from distill.teaching.rooms import Channel, draw_channel, heard
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Split = Literal["train", "unseen"]
@@ -98,6 +99,7 @@ PROFILES: dict[UserEmotion, dict[str, tuple[float, float]]] = {
         "log_opening": (0.07, 0.05),
     },
 }  # fmt: skip
+STRENGTH = (0.75, 1.55)  # × the means of the tables
 SPREAD = 0.8  # × the standard deviations of the tables
 NOT_NEGATIVE = ("swing_st", "tremor_st", "jitter_st", "shimmer_db", "breath", "pauses")
 
@@ -110,9 +112,11 @@ class Manner:
     pauses: int
 
 
-def manner(emotion: UserEmotion, rng: np.random.Generator) -> Manner:
-    """Draw one way of being in an emotion; a common strength makes its marks weak or strong together."""
-    strength = rng.uniform(0.75, 1.55)
+def manner(emotion: UserEmotion, rng: np.random.Generator, intensity: float | None = None) -> Manner:
+    """Draw one way of being in an emotion; a common strength makes its marks weak (intensity 0) or strong (1) together."""
+    strength = rng.uniform(*STRENGTH)
+    if intensity is not None:
+        strength = STRENGTH[0] + intensity * (STRENGTH[1] - STRENGTH[0])
     profile, drawn = PROFILES[emotion], {}
     for name, width in WIDTH.items():
         mean, sd = profile.get(name, (0.0, width))
@@ -180,10 +184,51 @@ def speakers(split: Split) -> list[Speaker]:
     return found
 
 
+# The cast of a dataset: eSpeak NG alone, which every machine has. Another language's sounds would leave no English word clear.
+CastSplit = Literal["train", "validation", "test"]
+_HELD_BACK = {"male": ("m6", "Reed", "gustave", "paul", "quincy"), "female": ("f3", "Andrea")}
+_CAST_AGES: tuple[Age, ...] = ("adult", "child", "adult", "elder", "adult")
+_CAST_COPIES: dict[CastSplit, int] = {"train": 5, "validation": 6, "test": 4}
+
+
+def cast_of(split: CastSplit) -> list[Speaker]:
+    """Who speaks the user's turns of a dataset's split: women and men in turn, three in five adults, no base voice in two splits.
+
+    Train and validation share out the voices of the classifier's training; test has those it never heard.
+    """
+    rng = np.random.default_rng({"train": 21, "validation": 22, "test": 23}[split])
+    voices = [(voice, own) for own, names in _cast_voices(split).items() for voice in names]
+    found = []
+    for copy in range(_CAST_COPIES[split]):
+        for number, (voice, own) in enumerate(voices):
+            gender: Gender = "female" if (number + copy) % 2 else "male"
+            age = _CAST_AGES[(number // 2 + copy) % len(_CAST_AGES)]
+            name = f"{split}-{voice}-{copy}-{number}"
+            found.append(_speaker(name, "espeak", voice, "en-us", own, gender, rng, age))
+    return found
+
+
+def _cast_voices(split: CastSplit) -> dict[Gender, tuple[str, ...]]:
+    """Base voices by the gender they were made for; the few women's are taken twice."""
+    if split == "test":
+        return {"male": _MALE["unseen"], "female": _FEMALE["unseen"] * 2}
+    kept = split == "validation"
+    male = tuple(voice for voice in _MALE["train"] if (voice in _HELD_BACK["male"]) == kept)
+    return {"male": male, "female": tuple(v for v in _FEMALE["train"] if (v in _HELD_BACK["female"]) == kept) * 2}
+
+
 def _speaker(
-    name: str, engine: str, voice: str, language: str, own: Gender, gender: Gender, rng: np.random.Generator
+    name: str,
+    engine: str,
+    voice: str,
+    language: str,
+    own: Gender,
+    gender: Gender,
+    rng: np.random.Generator,
+    age: Age | None = None,
 ) -> Speaker:
-    age: Age = rng.choice(["adult", "elder", "child"], p=[0.78, 0.14, 0.08])
+    if age is None:
+        age = rng.choice(["adult", "elder", "child"], p=[0.78, 0.14, 0.08])
     tract = {("male", "female"): 0.15, ("female", "male"): -0.14}.get((own, gender), 0.0) + rng.normal(0, 0.035)
     middle = MALE_HZ if gender == "male" else FEMALE_HZ
     old = age == "elder"
@@ -274,18 +319,19 @@ def say(
     emotion: UserEmotion,
     *,
     seed: int,
+    intensity: float | None = None,
     augment: bool = True,
     channel: Channel | None = None,
 ) -> Waveform:
     """One clip at 16 kHz. Same arguments, same samples.
 
-    `channel`: the room and microphone, drawn from the seed if not given.
+    `intensity` (0..1) and `channel` (the room and microphone) are drawn from the seed if not given.
     """
     rng = np.random.default_rng([seed, USER_EMOTIONS.index(emotion), _number(speaker.name)])
     parts = _parts(text, speaker)
     voiced = parts.pitch_hz[parts.pitch_hz > 0]
     own = float(np.median(voiced)) if len(voiced) else speaker.pitch_hz
-    drawn = manner(emotion, rng)
+    drawn = manner(emotion, rng, intensity)
     person = replace(speaker.shift, pitch_st=12 * float(np.log2(speaker.pitch_hz / own)))
     wave = synthesized(parts, combined(person, drawn.shift), seed=int(rng.integers(2**31)))
     wave = Waveform(_with_pauses(wave.samples, drawn.pauses, rng), wave.sample_rate)
@@ -314,67 +360,3 @@ def _with_pauses(x: Samples, count: int, rng: np.random.Generator) -> Samples:
     for a, b in zip([0, *cuts], [*cuts, len(x)], strict=True):
         pieces += [x[a:b], np.zeros(int(rng.uniform(0.2, 0.7) * SAMPLE_RATE), np.float32)]
     return np.concatenate(pieces[:-1])
-
-
-# --- rooms and microphones ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Channel:
-    """Where and with what it was recorded."""
-
-    reverb_s: float  # until 60 dB down
-    reverb_db: float  # level of all echoes against the direct sound
-    noise_db: float  # of the room under speech of usual level
-    noise_slope: float  # 0 white, 1 pink, 2 brown
-    tilt_db: float  # dB per octave about 1 kHz
-    ripple_db: float  # unevenness of the microphone
-    telephone: bool
-    level_dbfs: float  # of speech of usual level
-    seed: int
-
-
-def draw_channel(rng: np.random.Generator) -> Channel:
-    return Channel(
-        reverb_s=rng.uniform(0.08, 0.4),
-        reverb_db=rng.uniform(-30, -9),
-        noise_db=rng.uniform(-52, -24),
-        noise_slope=rng.uniform(0, 2),
-        tilt_db=rng.normal(0, 0.8),
-        ripple_db=rng.uniform(0, 2),
-        telephone=bool(rng.random() < 0.12),
-        level_dbfs=rng.uniform(-34, -14),
-        seed=int(rng.integers(2**31)),
-    )
-
-
-def heard(wave: Waveform, channel: Channel, *, gain_db: float, seed: int) -> Waveform:
-    """The clip through the channel; `gain_db`: how much louder than usual the person speaks.
-
-    Clips as a recorder would.
-    """
-    fixed, rng = np.random.default_rng(channel.seed), np.random.default_rng(seed)
-    rate, x = wave.sample_rate, wave.samples.astype(np.float64)
-    x = np.concatenate([np.zeros(int(rng.uniform(0.05, 0.4) * rate)), x, np.zeros(int(rng.uniform(0.1, 0.5) * rate))])
-    length = int(channel.reverb_s * rate)
-    tail = fixed.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
-    echo = np.concatenate([[1.0], tail * 10 ** (channel.reverb_db / 20) / np.sqrt(np.sum(tail**2))])
-    size = 1 << (len(x) + len(echo)).bit_length()
-    hz = np.fft.rfftfreq(size, 1 / rate).astype(np.float64)
-    x = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(echo, size) * _microphone(hz, channel, fixed), size)[: len(x)]
-    active = np.square(x)[np.square(x) > np.square(x).max() * 1e-4]
-    x *= 10 ** ((channel.level_dbfs + gain_db) / 20) / np.sqrt(active.mean() if len(active) else 1.0)
-    slope = np.maximum(np.fft.rfftfreq(len(x), 1 / rate), 50) ** (-channel.noise_slope / 2)
-    noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(x))) * slope, len(x))
-    x += noise / noise.std() * 10 ** ((channel.level_dbfs + channel.noise_db) / 20)
-    return Waveform(np.round(np.clip(x, -1, 1) * 32767).astype(np.float32) / np.float32(32768), rate)
-
-
-def _microphone(hz: Array, channel: Channel, fixed: np.random.Generator) -> Array:
-    octaves = np.log2(np.maximum(hz, 40) / 1000)
-    gain_db = channel.tilt_db * np.clip(octaves, -3, 3)
-    for number in range(1, 5):
-        gain_db = gain_db + channel.ripple_db / number * np.sin(number * octaves + fixed.uniform(0, 2 * np.pi))
-    if channel.telephone:
-        gain_db = np.where((hz > 3700) | (hz < 200), -50.0, gain_db)
-    return np.asarray(10 ** (gain_db / 20))

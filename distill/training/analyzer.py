@@ -28,7 +28,8 @@ from cascade.needs import extra
 from cascade.paralinguistics.acoustic import AGE_REASON, LIMIT, Head, difference, heads
 from cascade.paralinguistics.features import measured
 from cascade.turn import EMOTIONS, GENDERS, Baseline
-from distill.teaching.voices import USER_EMOTIONS, Speaker, draw_channel, missing_engines, say, speakers
+from distill.teaching.rooms import draw_channel
+from distill.teaching.voices import USER_EMOTIONS, Speaker, missing_engines, say, speakers
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Progress = Callable[[int, int], None]

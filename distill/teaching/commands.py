@@ -1,0 +1,211 @@
+"""`attune teach`, for the command line: parse, build, call, print."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphs.options import FAILED, engine_options, home_option
+
+if TYPE_CHECKING:
+    from distill.teaching.pool import Executor
+    from distill.teaching.records import Scenario
+    from distill.teaching.run import RunSettings
+    from distill.teaching.worker import Equipment
+
+CACHE, HERE = "cache.sqlite", "here"
+
+
+@click.command()
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The dataset's folder."
+)
+@click.option(
+    "--turns", default=500, show_default=True, type=click.IntRange(min=1), help="Turns to make; the gates keep fewer."
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed and profile, same dataset."
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder; its own options hold.")
+@click.option(
+    "--scenarios",
+    type=click.Path(path_type=Path, exists=True),
+    help="Your own turns: a JSONL, or a folder of recordings.",
+)
+@click.option(
+    "--on-bad",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="At a bad line of --scenarios.",
+)
+@click.option(
+    "--writer", type=click.Choice(["grammar", "model"]), help="Who writes the turns [model where the reasoner is one]."
+)
+@click.option(
+    "--settings",
+    "settings_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML: gates, sampling, candidates …",
+)
+@click.option(
+    "--workers",
+    default=os.cpu_count() or 1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Processes on this machine.",
+)
+@click.option(
+    "--ray", "ray_address", metavar="ADDRESS", help="Make the rows on a Ray cluster (auto: the one this machine is in)."
+)
+@click.option(
+    "--cache",
+    metavar="FILE|URL|none",
+    help="Where repeated work is found: a file, or redis://… for many machines [OUT/work].",
+)
+@click.option(
+    "--from-stream",
+    "stream",
+    metavar="URL|here",
+    help="Take contributed turns instead: from a Redis, or this machine's own.",
+)
+@click.option("--once", is_flag=True, help="With --from-stream: end when nothing waits.")
+@home_option
+@engine_options
+@click.pass_context
+def teach(
+    ctx: click.Context,
+    /,
+    out: Path,
+    resume: bool,
+    workers: int,
+    ray_address: str | None,
+    cache: str | None,
+    stream: str | None,
+    once: bool,
+    home: Path,
+    **asked: Any,
+) -> None:
+    """Make a dataset: turns are spoken, the profile's cascade answers them, gates keep what is good.
+
+    The folder holds Parquet parts that `datasets.load_dataset` opens, a card, and report.html to look at and listen to.
+    """
+    from distill.teaching.run import read_settings
+    from distill.teaching.teach import teach
+
+    if stream is not None:
+        return _gather(out, None if stream == HERE else stream, home, once, asked)
+
+    there = read_settings(out) if resume else None
+    if there is not None:
+        _check_explicit(ctx, out, there)
+    settings, equipment, plan = _going_on(there, out, cache) if there else _beginning(out, cache, asked)
+    executor = _executor(equipment, workers, ray_address)
+    try:
+        outcome = teach(out, settings, plan, executor, resume=resume)
+    except KeyboardInterrupt:
+        click.echo(f"\nattune: stopped; nothing made so far is lost: attune teach -o {out} --resume", err=True)
+        ctx.exit(FAILED)
+    share = outcome.kept / outcome.turns
+    click.echo(f"Kept {outcome.kept} of {outcome.turns} turns ({share:.0%}) in {out}; look at {out / 'report.html'}.")
+    if outcome.cache:
+        click.echo("Found in the cache: " + ", ".join(f"{stage} {hit:.0%}" for stage, hit in outcome.cache.items()))
+    click.echo(f"Dataset sha256 {outcome.dataset_sha256}")
+
+
+def _gather(out: Path, url: str | None, home: Path, once: bool, asked: dict[str, Any]) -> None:
+    """Contributed turns become rows, until Ctrl-C or, with --once, until none waits."""
+    import signal
+
+    from cascade.cancel import CancelScope
+    from distill.teaching.dataset.manifest import MANIFEST
+    from distill.teaching.gates import verdict
+    from distill.teaching.live.collect import collect
+    from distill.teaching.live.forgetting import STALE, described, renew
+    from distill.teaching.live.sources import open_source
+    from distill.teaching.planning import settings_from
+
+    settings, cancel = settings_from(asked["settings_file"], asked["seed"]), CancelScope()
+    before = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
+    source = open_source(url, home, cancel=cancel, tell=lambda line: click.echo(f"attune: {line}", err=True))
+    try:
+        found = collect(
+            source,
+            out,
+            gate=lambda sample: verdict(sample, settings.gates),
+            once=once,
+            cancel=cancel,
+            tell=lambda line: click.echo(line, err=True),
+        )
+    finally:
+        source.close()
+        signal.signal(signal.SIGINT, before)
+    if not any((out / name).exists() for name in (MANIFEST, STALE)):
+        described(out, {"source": "live turns", "gates": settings.gates.model_dump(mode="json")})
+    renew(out)
+    gone = f", {found.forgotten} rows of withdrawn consent deleted" if found.forgotten else ""
+    click.echo(f"Kept {found.kept} turns, turned away {found.rejected}{gone}, in {out}")
+
+
+def _beginning(
+    out: Path, cache: str | None, asked: dict[str, Any]
+) -> tuple[RunSettings, Equipment, Iterable[Scenario]]:
+    from cascade.profiles import load_profile
+    from distill.teaching.planning import plan_of, settings_from
+    from distill.teaching.pool import infos
+    from distill.teaching.teach import settings_of
+    from distill.teaching.worker import Equipment
+
+    chosen = load_profile(asked["profile"], asked["swaps"])
+    if chosen.note:
+        click.echo(f"Profile {chosen.note}.", err=True)
+    profile = asked["profile"] if Path(asked["profile"]).suffix != ".toml" else str(Path(asked["profile"]).absolute())
+    name = chosen.name if profile == "auto" else profile
+    settings = settings_from(asked["settings_file"], asked["seed"])
+    equipment = Equipment(name, tuple(asked["swaps"]), settings, _cache(out, cache))
+    plan, origin = plan_of(asked, equipment, tell=lambda line: click.echo(line, err=True))
+    return settings_of(equipment, infos(equipment), origin), equipment, plan
+
+
+def _going_on(there: RunSettings, out: Path, cache: str | None) -> tuple[RunSettings, Equipment, None]:
+    from distill.teaching.pool import infos
+    from distill.teaching.teach import settings_of
+    from distill.teaching.worker import Equipment
+
+    equipment = Equipment(there.profile, tuple(there.asked["swaps"]), there.settings, _cache(out, cache))
+    return settings_of(equipment, infos(equipment), there.asked), equipment, None
+
+
+def _check_explicit(ctx: click.Context, out: Path, there: RunSettings) -> None:
+    """Raises InputError where the command line asks for what the run in the folder does not do."""
+    from cascade.errors import InputError
+
+    for name, was in there.asked.items():
+        source = ctx.get_parameter_source(name)
+        given = ctx.params.get(name)
+        if source is click.core.ParameterSource.COMMANDLINE and _plain(given) != was:
+            raise InputError(
+                f"{out}: its run has {name} = {was!r}, not {_plain(given)!r}; leave it out, or choose another folder"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _cache(out: Path, asked: str | None) -> str | None:
+    return None if asked == "none" else asked or str((out / "work" / CACHE).absolute())
+
+
+def _executor(equipment: Equipment, workers: int, ray_address: str | None) -> Executor:
+    if ray_address is None:
+        from distill.teaching.pool import local
+
+        return local(equipment, workers)
+    from distill.teaching import cluster
+
+    return cluster.on_ray(equipment, ray_address)

@@ -1,0 +1,1 @@
+"""Rows on disk: columns, Parquet parts, manifest, and what people look at."""

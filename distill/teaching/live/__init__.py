@@ -1,0 +1,1 @@
+"""Conversations given by consent: sent, collected, taken back."""
