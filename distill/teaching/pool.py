@@ -15,7 +15,7 @@ from cascade.profiles import Engines, load_profile
 from cascade.turn import EngineInfo
 from distill.teaching.worker import Equipment, Made, begin, make_rows
 
-CHUNK = 8  # scenarios at once: the same words in several tones lie side by side, and share work
+CHUNK = 4  # scenarios at once: the same words in several tones lie side by side, and share work
 AHEAD = 2  # chunks waiting for each worker
 DEATHS = 3  # workers lost one after another, without a row between, before the run gives up
 

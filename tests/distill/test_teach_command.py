@@ -17,7 +17,7 @@ from distill.teaching.dataset.leaks import leaks_of
 from distill.teaching.dataset.manifest import problems_of, read_manifest
 
 ROOT = Path(__file__).parents[2]
-TURNS = 14
+TURNS = 10
 SETTINGS = "block = 4\n[sampling]\nlisten_share = 0.0\n"
 
 
@@ -61,7 +61,7 @@ def test_killed_and_resumed_it_is_the_same(dataset: Path, settings: Path, tmp_pa
     arguments = command(
         "--turns", TURNS, "-o", out, "--settings", settings, "--workers", 2, "--cache", "none", "--resume"
     )
-    for rows in (1, 6):
+    for rows in (1, 5):
         running = subprocess.Popen(
             arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
