@@ -108,7 +108,7 @@ def _in_thread(work: Callable[[], T], name: str) -> tuple[threading.Thread, asyn
         try:
             value = work()
         except BaseException as raised:
-            error = _as_attune_error(raised)
+            error = as_attune_error(raised)
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, value, error)
 
@@ -128,7 +128,8 @@ async def _first_of(future: asyncio.Future[Any], seconds: float, cancel: CancelS
     return future.done()
 
 
-def _as_attune_error(error: BaseException) -> BaseException:
+def as_attune_error(error: BaseException) -> BaseException:
+    """An engine's exception as the graph tells it: Attune's own as they are, others in one line."""
     if isinstance(error, AttuneError | Cancelled):
         return error
     text = one_line(error, 180)

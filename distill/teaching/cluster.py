@@ -15,7 +15,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import replace
 from importlib.metadata import version
 from math import ceil
@@ -90,8 +90,8 @@ class OnRay:
         if self._crew is None:
             with ExitStack() as stack:
                 stack.enter_context(_connected(self._address))
-                stack.enter_context(_lost_workers())
-                self._crew = _Crew(self._equipment, self._cluster, self._workers)
+                with _lost_workers():
+                    self._crew = _Crew(self._equipment, self._cluster, self._workers)
                 self._open = stack.pop_all()
         return self._crew
 
@@ -113,7 +113,8 @@ def _connected(address: str) -> Iterator[None]:
         raise _unreachable(address, one_line(error)) from error
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what goes wrong is told in one line of ours
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # where Ray tells of workers that died
+            yield
     finally:
         ray.shutdown()
 
@@ -156,10 +157,12 @@ def _unreachable(address: str, why: str) -> EngineUnavailable:
 def _lost_workers() -> Iterator[None]:
     """What Ray tells of dead processes and nodes becomes WorkerDied: what they were making can be made again."""
     from ray.data.exceptions import ExecutionTimeoutError
-    from ray.exceptions import RayError
+    from ray.exceptions import RayError, UserCodeException
 
     try:
         yield
+    except UserCodeException:  # a fault of ours, which would come again
+        raise
     except (RayError, ExecutionTimeoutError) as error:
         raise WorkerDied(f"the cluster lost a worker for good ({one_line(error)})") from error
 
@@ -178,7 +181,8 @@ class _Crew:
         self._most = workers or self._fit
         self._served = hosted.start(equipment, shares)
         elsewhere = [stage for stage in profile.stages if stage not in shares]
-        found = ray.get(ray.remote(num_cpus=cluster.cpus_per_worker)(_infos_of).remote(equipment, elsewhere))
+        loading = ray.remote(num_cpus=cluster.cpus_per_worker)(_infos_of).remote(equipment, elsewhere)
+        found = hosted.gotten(loading, hosted.START_S, "no worker could begin: other work holds the cluster's CPUs")
         if isinstance(found, AttuneError):
             raise found
         self.infos: dict[Stage, EngineInfo] = found | {s: one.about.info for s, one in self._served.items()}
@@ -258,9 +262,7 @@ def _check_nodes(nodes: Sequence[Mapping[str, Any]], code: str) -> None:
         asking.append((node["NodeManagerHostname"], answer))
     for name, answer in asking:
         try:
-            found = ray.get(answer, timeout=CHECK_S)
-        except ray.exceptions.GetTimeoutError:
-            raise EngineFailed(f"the node {name} does not say within {CHECK_S:.0f} s what is installed there") from None
+            found = hosted.gotten(answer, CHECK_S, f"the node {name} does not tell what is installed there")
         except ray.exceptions.RayTaskError as error:
             why = one_line(getattr(error, "cause", None) or error)
             raise EngineFailed(f"Attune cannot be used on the node {name} ({why}); install {code} there") from error
@@ -285,8 +287,9 @@ def shares_on(nodes: Sequence[Mapping[str, Any]], profile: Profile, cluster: Clu
     if gpus:
         shares |= {stage: Share(gpus=GPU_SHARES[stage]) for stage in GPU_SHARES if _wants_gpu(profile, stage)}
     shares.update((stage, share) for stage, share in cluster.stages.items())
-    open_ = [share.gpus for share in shares.values() if share.engines is None]
-    sets = max(1, int(gpus) // max(1, ceil(sum(open_))))
+    one_set = sum(share.gpus for share in shares.values() if share.engines is None)
+    left = gpus - sum(share.gpus * (share.engines or 0) for share in shares.values())
+    sets = max(1, int(left) // max(1, ceil(one_set)))
     shares = {
         stage: share if share.engines else share.model_copy(update={"engines": sets if share.gpus else 1})
         for stage, share in shares.items()

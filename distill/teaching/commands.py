@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cascade.home import default_home
 from graphs.options import FAILED, engine_options, home_option
 
 if TYPE_CHECKING:
+    from cascade.turn import EngineInfo
     from distill.teaching.pool import Executor
     from distill.teaching.records import Scenario
     from distill.teaching.run import RunSettings
     from distill.teaching.worker import Equipment
 
+    Crew = Callable[[Equipment], tuple[Executor, dict[str, EngineInfo]]]
+
 CACHE, HERE = "cache.sqlite", "here"
+CPUS = os.cpu_count() or 1
 
 
 @click.command()
@@ -54,13 +60,22 @@ CACHE, HERE = "cache.sqlite", "here"
 )
 @click.option(
     "--workers",
-    default=os.cpu_count() or 1,
+    default=CPUS,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Processes on this machine.",
+    help="Processes on this machine; with --ray at most so many on the cluster [all its CPUs].",
 )
 @click.option(
-    "--ray", "ray_address", metavar="ADDRESS", help="Make the rows on a Ray cluster (auto: the one this machine is in)."
+    "--ray",
+    "ray_address",
+    metavar="ADDRESS",
+    help="Make the rows on a Ray cluster: host:port, auto (the one this machine is in) or local (a new one).",
+)
+@click.option(
+    "--cluster",
+    "cluster_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With --ray: TOML; GPUs and CPUs for the engines of each stage.",
 )
 @click.option(
     "--cache",
@@ -84,6 +99,7 @@ def teach(
     resume: bool,
     workers: int,
     ray_address: str | None,
+    cluster_file: Path | None,
     cache: str | None,
     stream: str | None,
     once: bool,
@@ -103,8 +119,9 @@ def teach(
     there = read_settings(out) if resume else None
     if there is not None:
         _check_explicit(ctx, out, there)
-    settings, equipment, plan = _going_on(there, out, cache) if there else _beginning(out, cache, asked)
-    executor = _executor(equipment, workers, ray_address)
+    given = workers if _is_given(ctx, "workers") else None
+    crew = partial(_crew, workers=given, ray_address=ray_address, cluster_file=cluster_file)
+    settings, executor, plan = _going_on(there, out, cache, crew) if there else _beginning(out, cache, asked, crew)
     try:
         outcome = teach(out, settings, plan, executor, resume=resume)
     except KeyboardInterrupt:
@@ -152,11 +169,10 @@ def _gather(out: Path, url: str | None, home: Path, once: bool, asked: dict[str,
 
 
 def _beginning(
-    out: Path, cache: str | None, asked: dict[str, Any]
-) -> tuple[RunSettings, Equipment, Iterable[Scenario]]:
+    out: Path, cache: str | None, asked: dict[str, Any], crew: Crew
+) -> tuple[RunSettings, Executor, Iterable[Scenario]]:
     from cascade.profiles import load_profile
     from distill.teaching.planning import plan_of, settings_from
-    from distill.teaching.pool import infos
     from distill.teaching.teach import settings_of
     from distill.teaching.worker import Equipment
 
@@ -166,18 +182,21 @@ def _beginning(
     profile = asked["profile"] if Path(asked["profile"]).suffix != ".toml" else str(Path(asked["profile"]).absolute())
     name = chosen.name if profile == "auto" else profile
     settings = settings_from(asked["settings_file"], asked["seed"])
-    equipment = Equipment(name, tuple(asked["swaps"]), settings, _cache(out, cache))
+    equipment = Equipment(name, tuple(asked["swaps"]), settings, _cache(out, cache), str(default_home()))
     plan, origin = plan_of(asked, equipment, tell=lambda line: click.echo(line, err=True))
-    return settings_of(equipment, infos(equipment), origin), equipment, plan
+    executor, engines = crew(equipment)
+    return settings_of(equipment, engines, origin), executor, plan
 
 
-def _going_on(there: RunSettings, out: Path, cache: str | None) -> tuple[RunSettings, Equipment, None]:
-    from distill.teaching.pool import infos
+def _going_on(there: RunSettings, out: Path, cache: str | None, crew: Crew) -> tuple[RunSettings, Executor, None]:
     from distill.teaching.teach import settings_of
     from distill.teaching.worker import Equipment
 
-    equipment = Equipment(there.profile, tuple(there.asked["swaps"]), there.settings, _cache(out, cache))
-    return settings_of(equipment, infos(equipment), there.asked), equipment, None
+    equipment = Equipment(
+        there.profile, tuple(there.asked["swaps"]), there.settings, _cache(out, cache), str(default_home())
+    )
+    executor, engines = crew(equipment)
+    return settings_of(equipment, engines, there.asked), executor, None
 
 
 def _check_explicit(ctx: click.Context, out: Path, there: RunSettings) -> None:
@@ -185,12 +204,15 @@ def _check_explicit(ctx: click.Context, out: Path, there: RunSettings) -> None:
     from cascade.errors import InputError
 
     for name, was in there.asked.items():
-        source = ctx.get_parameter_source(name)
         given = ctx.params.get(name)
-        if source is click.core.ParameterSource.COMMANDLINE and _plain(given) != was:
+        if _is_given(ctx, name) and _plain(given) != was:
             raise InputError(
                 f"{out}: its run has {name} = {was!r}, not {_plain(given)!r}; leave it out, or choose another folder"
             )
+
+
+def _is_given(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _plain(value: Any) -> Any:
@@ -201,11 +223,19 @@ def _cache(out: Path, asked: str | None) -> str | None:
     return None if asked == "none" else asked or str((out / "work" / CACHE).absolute())
 
 
-def _executor(equipment: Equipment, workers: int, ray_address: str | None) -> Executor:
+def _crew(
+    equipment: Equipment, *, workers: int | None, ray_address: str | None, cluster_file: Path | None
+) -> tuple[Executor, dict[str, EngineInfo]]:
+    """Who makes the rows, and the engines as they are there."""
     if ray_address is None:
-        from distill.teaching.pool import local
+        if cluster_file is not None:
+            raise click.UsageError("--cluster says how a run lies on a Ray cluster; give --ray, too")
+        from distill.teaching.pool import infos, local
 
-        return local(equipment, workers)
-    from distill.teaching import cluster
+        return local(equipment, workers or CPUS), infos(equipment)
+    from distill.teaching.cluster import on_ray
+    from distill.teaching.planning import record_from
+    from distill.teaching.settings import Cluster
 
-    return cluster.on_ray(equipment, ray_address)
+    on_cluster = on_ray(equipment, ray_address, record_from(Cluster, cluster_file), workers=workers)
+    return on_cluster, on_cluster.infos()

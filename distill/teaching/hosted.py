@@ -21,11 +21,8 @@ from cascade.cancel import CancelScope
 from cascade.engines import EmotionFeatures, Message, Prompt, Speech, load_engine
 from cascade.errors import (
     AttuneError,
-    Cancelled,
     EngineFailed,
     EngineUnavailable,
-    OutOfMemory,
-    is_out_of_memory,
     one_line,
 )
 from cascade.needs import extra
@@ -35,6 +32,7 @@ from cascade.turn import Baseline, Cues, EngineInfo, Reply, ReplyEmotion, Stage,
 from distill.teaching.pool import DEATHS
 from distill.teaching.settings import Share
 from distill.teaching.worker import Equipment
+from graphs.stages import as_attune_error
 
 POLL_S = 0.05  # how often a waiting call looks whether its turn was stopped
 START_S = 900.0  # for finding a place on the cluster and loading a model: a large one comes slowly from a shared disk
@@ -50,6 +48,15 @@ def library() -> Any:
     except ImportError as error:
         raise EngineUnavailable(f"--ray needs the package {error.name}: {extra('ray')}") from error
     return ray
+
+
+def gotten(answers: Any, timeout_s: float, late: str) -> Any:
+    """What was asked of the cluster, or EngineUnavailable with the line `late`."""
+    ray = library()
+    try:
+        return ray.get(answers, timeout=timeout_s)
+    except ray.exceptions.GetTimeoutError:
+        raise EngineUnavailable(late) from None
 
 
 # --- in the actor of an engine
@@ -102,15 +109,12 @@ class Host:
                 yield pickle.dumps(("item", item))
             yield pickle.dumps(("end", None))
         except Exception as error:
-            yield pickle.dumps(("error", _told(error)))
+            yield pickle.dumps(("error", as_attune_error(error)))
         finally:
             self._scopes.pop(ticket, None)
 
     def cancel(self, ticket: str) -> None:
         self._scopes.setdefault(ticket, CancelScope()).cancel()
-
-    def process(self) -> int:
-        return os.getpid()
 
     def _work(self, asked: Asked, scope: CancelScope) -> Iterator[Any]:
         while not self._turns.acquire(timeout=POLL_S):
@@ -140,16 +144,6 @@ class Host:
                 config = load_profile(self._equipment.profile, self._equipment.swaps).stages[self._stage]
                 self._engine = load_engine(self._stage, config.engine, config.options)
             return self._engine
-
-
-def _told(error: Exception) -> Exception:
-    """An error that every worker can read, in the words that the graph would use for it."""
-    if isinstance(error, AttuneError | Cancelled):
-        return error
-    text = one_line(error, 180)
-    if is_out_of_memory(error):
-        return OutOfMemory(f"out of memory: {text}")
-    return EngineFailed(f"{type(error).__name__}: {text}")
 
 
 # --- on the driver
@@ -192,14 +186,11 @@ def _actor(equipment: Equipment, stage: Stage, share: Share, number: int) -> Any
 
 
 def _about(stage: Stage, actors: Sequence[Any], until: float) -> About:
-    ray = library()
-    try:
-        found = ray.get([actor.about.remote() for actor in actors], timeout=max(0.0, until - time.monotonic()))
-    except ray.exceptions.GetTimeoutError:
-        raise EngineUnavailable(
-            f"the engines of {stage} were not ready within {START_S / 60:.0f} min: other work holds the cluster, or their "
-            "models load too slowly; give the stage a smaller share, or fewer engines"
-        ) from None
+    late = (
+        f"the engines of {stage} are not ready: other work holds the cluster, or their models load too slowly; give the stage a "
+        "smaller share, or fewer engines"
+    )
+    found = gotten([actor.about.remote() for actor in actors], max(0.0, until - time.monotonic()), late)
     for about in found:
         if isinstance(about, AttuneError):
             raise about

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
@@ -38,8 +38,20 @@ def record_from(model: type[R], path: Path | None, **usual: Any) -> R:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        legal = f"; legal: {', '.join(model.model_fields)}" if first["type"] == "extra_forbidden" else ""
+        legal = (
+            f"; legal: {', '.join(_within(model, first['loc']).model_fields)}"
+            if first["type"] == "extra_forbidden"
+            else ""
+        )
         raise ConfigError(f"{path}: {key} = {str(first['input'])[:60]!r}: {first['msg']}{legal}") from None
+
+
+def _within(model: type[Record], key: tuple[int | str, ...]) -> type[Record]:
+    """The record in which a key lies."""
+    for part in key[:-1]:
+        if field := model.model_fields.get(str(part)):
+            model = (get_args(field.annotation) or (field.annotation,))[-1]
+    return model
 
 
 def plan_of(asked: dict[str, Any], equipment: Equipment, *, tell: Tell) -> tuple[Iterable[Scenario], dict[str, Any]]:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from itertools import islice
 
 from cascade.errors import AttuneError, EngineFailed
-from cascade.profiles import Engines, load_profile
 from cascade.turn import EngineInfo
 from distill.teaching.worker import Equipment, Made, begin, make_rows
 
@@ -37,7 +36,7 @@ def infos(equipment: Equipment) -> dict[str, EngineInfo]:
 
 def _infos(equipment: Equipment) -> dict[str, EngineInfo] | str:
     try:
-        engines = Engines.load(load_profile(equipment.profile, equipment.swaps))
+        engines = equipment.engines()
     except AttuneError as error:
         return str(error)
     try:

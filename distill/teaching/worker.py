@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cascade.cancel import CancelScope
+from cascade.home import using_home
 from cascade.profiles import Engines, load_profile
 from distill.teaching.make import Maker
 from distill.teaching.records import Scenario
@@ -21,12 +23,20 @@ from distill.teaching.settings import Settings
 
 @dataclass(frozen=True)
 class Equipment:
-    """What every worker loads: a profile by name or absolute path. `cache`: a file, a Redis URL, or None."""
+    """What every worker loads: a profile by name or absolute path. `cache`: a file, a Redis URL, or None. `home`: of voice banks
+    that are named by name; None: the usual one.
+    """
 
     profile: str
     swaps: tuple[str, ...]
     settings: Settings
     cache: str | None = None
+    home: str | None = None
+
+    def engines(self) -> Engines:
+        """Loaded. Raises ConfigError, EngineUnavailable."""
+        with using_home(Path(self.home)) if self.home else nullcontext():
+            return Engines.load(load_profile(self.profile, self.swaps))
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Worker:
         from distill.teaching.cache import cached
         from distill.teaching.stores import open_store
 
-        engines = engines or Engines.load(load_profile(equipment.profile, equipment.swaps))
+        engines = engines or equipment.engines()
         self._engines = engines
         self._store = open_store(equipment.cache) if equipment.cache else None
         self._cached = cached(engines, self._store) if self._store else engines
