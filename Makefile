@@ -33,7 +33,7 @@ $(VENV)/.core: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml cascade/tts/f5-cpu.txt | $(VENV)/bin/python
-	@echo "Setting up the engines and tools of the tests in $(VENV) (about 600 MB, once)"
+	@echo "Setting up the engines and tools of the tests in $(VENV) (about 750 MB, once)"
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement cascade/tts/f5-cpu.txt
 	@touch $@ $(VENV)/.core
