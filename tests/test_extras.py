@@ -82,3 +82,22 @@ def test_every_extra_that_the_table_names_is_one_that_can_be_installed() -> None
     assert set(extras["gpu"][0].removeprefix("attune[").removesuffix("]").split(",")) >= named
     cpu = set(extras["cpu"][0].removeprefix("attune[").removesuffix("]").split(","))
     assert cpu >= named - {"f5"} | {"f5-cpu"}
+
+
+COMMANDS: dict[str, tuple[str, list[str]]] = {
+    "teach": ("pyarrow", ["--turns", "2"]),
+    "live": ("redis", ["--from-stream", "redis://localhost:1/0", "--once"]),
+    "ray": ("ray", ["--turns", "2", "--ray", "auto"]),
+}
+
+
+@pytest.mark.parametrize("extra", COMMANDS)
+def test_teaching_without_its_extra_is_one_line_and_makes_nothing(extra: str, tmp_path: Path) -> None:
+    module, options = COMMANDS[extra]
+    code = f"import sys; sys.modules[{module!r}] = None\nimport cli\ncli.main()"
+    command = [sys.executable, "-c", code, "teach", "--profile", "embedded", "-o", str(tmp_path / "d"), *options]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert shown.returncode == 2
+    (line,) = [line for line in shown.stderr.splitlines() if line.startswith("attune: ")]
+    assert f"pip install -e '.[{extra}]'" in line
+    assert not (tmp_path / "d").exists()
