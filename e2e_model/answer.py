@@ -1,0 +1,377 @@
+"""How a student answers: the thinker writes, the talker speaks a few words behind it, and sound leaves as it is made.
+
+Thinker and talker each keep their keys and values; the codec decodes chunk by chunk. Whoever takes the events one by one
+holds the reins: nothing is computed before it is asked for, and `stop` is looked at before every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from e2e_model.encoder import CUES
+from e2e_model.errors import ConfigProblem
+from e2e_model.features import MELS_HZ, log_mel
+from e2e_model.generate import Cached, device_of, prefill, sampled
+from e2e_model.model import SpeechLM
+from e2e_model.prompts import ALOUD, ANSWERING, HEARING, TASKS, ThinkForm
+from e2e_model.respond import Audio, End, Ended, Event, Said, Text, Think
+from e2e_model.think import CLOSE, FORMS, given_pieces, told
+from e2e_model.tokenizer import Unit
+
+BROKEN = "\ufffd"  # what a decoder puts in the place of bytes that are no whole character
+CUES_BY = ("heads", "thinker")
+
+
+class Stopped(Exception):
+    """The person stopped the reply."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How to answer. think: its form; cues: who writes what the tag think heard, the encoder's heads (in one pass) or the
+    thinker; vector: whether the emotion vector moves the voice; temperature: of the thinker's words (0: the likeliest);
+    speech_temperature: of the codec tokens; chunk: frames that leave at once."""
+
+    think: ThinkForm = "tag"
+    cues: str = "heads"
+    vector: bool = True
+    temperature: float = 0.0
+    speech_temperature: float = 0.3
+    chunk: int = 12
+    seed: int = 0
+    stop: Callable[[], bool] = lambda: False
+
+
+@dataclass
+class Thinking:
+    """The thinker at work: what it has written, and its state at each token of the reply."""
+
+    lm: SpeechLM
+    manner: Manner
+    chance: torch.Generator
+    row: Cached
+    last: Tensor  # [H] the state that the next token is written from
+    reply: list[int] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)  # [H] each
+    over: bool = False
+    cut: bool = False  # it ran into the limit
+    steps: int = 0
+
+    def write(self) -> int:
+        """The next token, and the state it leads to."""
+        if self.manner.stop():
+            raise Stopped
+        token = sampled(self.lm.token_logits(self.last[None])[0], self.manner.temperature, self.chance)
+        self.steps += 1
+        self.push([token])
+        return token
+
+    def push(self, tokens: Sequence[int]) -> Tensor:
+        if not tokens:
+            return self.last[None][:0]
+        ids = torch.tensor(list(tokens), device=self.last.device)
+        states = self.row.push(self.lm.tokens(ids))
+        self.last = states[-1]
+        return states
+
+    def think(self) -> str:
+        """Writes until the think is closed; its text."""
+        written: list[int] = []
+        for _ in range(self.lm.config.limits.think_tokens):
+            token = self.write()
+            if token == self.lm.speller.stop:  # no reply came yet
+                break
+            written.append(token)
+            text = self.lm.speller.text(written)
+            if CLOSE in text:
+                return text.split(CLOSE)[0]
+        self.push(self.lm.speller.ids(CLOSE))
+        return self.lm.speller.text(written)
+
+    def more(self) -> str | None:
+        """The next piece of the reply; None when it is over."""
+        if self.over:
+            return None
+        token = self.write()
+        self.cut = token != self.lm.speller.stop and len(self.reply) >= self.lm.config.limits.reply_tokens
+        if token == self.lm.speller.stop or self.cut:
+            self.over = True
+            return None
+        self.reply.append(token)
+        self.states.append(self.last)
+        # As far as whole characters go: one may be spread over several tokens.
+        before, now = self.lm.speller.text(self.reply[:-1]), self.lm.speller.text(self.reply)
+        return now[len(before.rstrip(BROKEN)) :].rstrip(BROKEN)
+
+
+class Speaking:
+    """The talker at work: reads words as they are there, writes frames."""
+
+    def __init__(self, lm: SpeechLM, manner: Manner, chance: torch.Generator, emotion: str | None) -> None:
+        names = lm.config.labels.reply_emotion
+        self.lm, self.manner, self.chance = lm, manner, chance
+        self.talker, self.how = lm.talker, lm.config.talker
+        self.row = Cached(lm.talker.decoder)
+        told = torch.tensor([names.index(emotion) if emotion in names else len(names)], device=device_of(lm))
+        self.last = self.row.push(self.talker.emotions(told))[-1]
+        self.vector: Tensor | None = None  # [1, V]
+        self.words_read = self.units_read = self.since_read = self.frames = self.steps = 0
+
+    def read(self, units: Sequence[Unit], states: Sequence[Tensor]) -> None:
+        """Units with the thinker's states [H] of the tokens they belong to."""
+        if not units:
+            return
+        assert self.vector is not None, "the vector comes before the first unit"
+        ids = torch.tensor([unit.id for unit in units], device=self.last.device)
+        hidden = torch.stack([states[unit.token] for unit in units])
+        wanted = self.manner.vector and self.lm.config.vector.size > 0  # no data: the head has learnt nothing
+        on = torch.full((len(units),), wanted, device=ids.device)
+        self.last = self.row.push(self.talker.embed_units(ids, hidden, self.vector.expand(len(units), -1), on))[-1]
+
+    def ask(self) -> None:
+        """The place of a READ."""
+        code = torch.tensor([self.talker.read], device=self.last.device)
+        self.last = self.row.push(self.talker.codes(code))[-1]
+
+    def write(self, *, may_read: bool, may_end: bool) -> Tensor | str:
+        """The next frame's codes [K], or "read", or "end"."""
+        if self.manner.stop():
+            raise Stopped
+        logits = self.talker.logits(self.last[None])[0].float()
+        if not may_read:
+            logits[self.talker.read] = -torch.inf
+        if not may_end:
+            logits[self.talker.end] = -torch.inf
+        code = sampled(logits, self.manner.speech_temperature, self.chance)
+        self.steps += 1
+        if code == self.talker.read:
+            return "read"
+        return "end" if code == self.talker.end else self._frame(code)
+
+    def _frame(self, code: int) -> Tensor:
+        codes = torch.tensor([[code]], device=self.last.device)
+        if self.talker.depth is not None:
+            hidden, first = self.last[None], self.talker.codes(codes[:, 0])
+            for _ in range(self.talker.codebooks - 1):
+                logits = self.talker.depth.logits(hidden, first, codes[:, 1:])[-1][0]
+                book = sampled(logits, self.manner.speech_temperature, self.chance)
+                codes = torch.cat([codes, torch.tensor([[book]], device=codes.device)], 1)
+        self.last = self.row.push(self.talker.embed_frames(codes))[-1]
+        self.since_read += 1
+        self.frames += 1
+        return codes[0]
+
+
+@torch.inference_mode()  # as a decorator of a generator it holds while it computes, not while its taker does
+def respond(
+    lm: SpeechLM,
+    samples: np.ndarray[Any, Any] | None,
+    *,
+    text: str | None = None,
+    history: Sequence[Said] = (),
+    task: str = "speech→speech",
+    manner: Manner = Manner(),
+) -> Iterator[Event]:
+    """The student's answer to speech [N] at the configuration's rate, or to `text`, as it is made. Raises ConfigProblem."""
+    _check(lm, samples, text, task, manner)
+    thinking, speaking = None, None
+    chance = torch.Generator().manual_seed(manner.seed)
+    reason: Ended = "end"
+    try:
+        think, thinking = _begin(lm, samples, text, history, task, manner, chance)
+        yield think
+        if task in ALOUD:
+            speaking = Speaking(lm, manner, chance, think.reply_emotion)
+            ended = yield from _aloud(lm, thinking, speaking)
+            reason = "end" if ended else "length"
+        while (piece := thinking.more()) is not None:
+            yield Text(piece)
+        if thinking.cut:
+            reason = "length"
+    except Stopped:
+        reason = "stopped"
+    reply = lm.speller.text(thinking.reply) if thinking else ""
+    steps = {"thinker": thinking.steps if thinking else 0, "talker": speaking.steps if speaking else 0}
+    yield End(reason, reply.rstrip(BROKEN), steps)
+
+
+@torch.inference_mode()
+def speak(lm: SpeechLM, text: str, emotion: str | None, manner: Manner = Manner()) -> Iterator[Event]:
+    """`text` as it stands, said in an emotion: for words that are not the thinker's to choose."""
+    chance = torch.Generator().manual_seed(manner.seed)
+    row = lm.prompter.row("speak", "none", text=text, reply=text, emotion=emotion)
+    first, end = row.reply
+    speaking = None
+    try:
+        if manner.stop():
+            raise Stopped
+        states, cached = prefill(lm, row, None)
+        thinking = Thinking(lm, manner, chance, cached, states[-1], row.ids[first:end], list(states[first:end]), True)
+        speaking = Speaking(lm, manner, chance, emotion)
+        ended = yield from _aloud(lm, thinking, speaking)
+        reason: Ended = "end" if ended else "length"
+    except Stopped:
+        reason = "stopped"
+    yield End(reason, text, {"talker": speaking.steps if speaking else 0})
+
+
+def _check(lm: SpeechLM, samples: np.ndarray[Any, Any] | None, text: str | None, task: str, manner: Manner) -> None:
+    """Raises ConfigProblem."""
+    for name, value, legal in (("task", task, TASKS), ("think", manner.think, FORMS), ("cues", manner.cues, CUES_BY)):
+        if value not in legal:
+            raise ConfigProblem(f"{name} {value!r}; legal are {', '.join(legal)}")
+    least = lm.config.sample_rate // MELS_HZ
+    if task in HEARING and (samples is None or len(samples) < least):
+        raise ConfigProblem(
+            f"task {task} hears speech, and got {0 if samples is None else len(samples)} samples; give it {least} or more"
+        )
+    if task not in HEARING and text is None:
+        raise ConfigProblem(f"task {task} reads text, and got none; give it with text=")
+
+
+def _aloud(lm: SpeechLM, thinking: Thinking, speaking: Speaking) -> Generator[Event, None, bool]:
+    """Text and audio, interleaved; whether the talker ended by itself."""
+    stream, rate = lm.codec.stream(), lm.codec.sample_rate
+    frames: list[Tensor] = []
+    most = int(lm.config.limits.speech_s * lm.codec.frame_rate)
+    ended = False
+
+    def sound(piece: Tensor) -> Iterator[Event]:
+        if len(piece):
+            yield Audio(piece.float().cpu().numpy(), rate)
+
+    yield from _feel(lm, thinking, speaking)
+    yield from _read(lm, thinking, speaking, beginning=True)
+    if not thinking.reply:
+        return True
+    while speaking.frames < most:
+        left = yield from _left(lm, thinking, speaking)
+        made = speaking.write(may_read=left and speaking.how.order == "words", may_end=not left)
+        if isinstance(made, str):
+            ended = made == "end"
+            if ended:
+                break
+            speaking.ask()
+            yield from _read(lm, thinking, speaking)
+            continue
+        frames.append(made)
+        if len(frames) == speaking.manner.chunk:
+            yield from sound(stream.push(torch.stack(frames, 1)))
+            frames.clear()
+        if speaking.how.order == "ratio" and speaking.since_read == speaking.how.write:
+            yield from _read(lm, thinking, speaking)
+    if frames:
+        yield from sound(stream.push(torch.stack(frames, 1)))
+    yield from sound(stream.end())
+    return ended
+
+
+def _feel(lm: SpeechLM, thinking: Thinking, speaking: Speaking) -> Iterator[Event]:
+    """Waits for the answer states that the emotion vector is the mean of."""
+    wanted = lm.config.vector.states
+    while len(thinking.states) < wanted and (piece := thinking.more()) is not None:
+        yield Text(piece)
+    states = thinking.states[:wanted] or [thinking.last]
+    speaking.vector = lm.vector(torch.stack(states).float().mean(0, keepdim=True))
+
+
+def _words(lm: SpeechLM, thinking: Thinking) -> list[list[Unit]]:
+    """The words that are whole: the last one only when the reply is over."""
+    words = lm.speller.words(thinking.reply)
+    return words if thinking.over else words[:-1]
+
+
+def _unread(lm: SpeechLM, thinking: Thinking, speaking: Speaking) -> bool:
+    words = _words(lm, thinking)
+    if speaking.how.order == "words":
+        return speaking.words_read < len(words)
+    return speaking.units_read < sum(map(len, words))
+
+
+def _left(lm: SpeechLM, thinking: Thinking, speaking: Speaking) -> Generator[Event, None, bool]:
+    """Whether there is text that the talker has not read; asks the thinker for some if need be."""
+    while not (unread := _unread(lm, thinking, speaking)) and not thinking.over:
+        if (piece := thinking.more()) is not None:
+            yield Text(piece)
+    return unread
+
+
+def _read(lm: SpeechLM, thinking: Thinking, speaking: Speaking, beginning: bool = False) -> Iterator[Event]:
+    """The talker's next portion of text."""
+    if speaking.how.order == "words":
+        wanted = speaking.words_read + (speaking.how.ahead + 1 if beginning else 1)
+        while len(_words(lm, thinking)) < wanted and (piece := thinking.more()) is not None:
+            yield Text(piece)
+        words = _words(lm, thinking)[speaking.words_read : wanted]
+        speaking.words_read += len(words)
+        units = [unit for word in words for unit in word]
+    else:
+        wanted = speaking.units_read + speaking.how.read
+        while sum(map(len, _words(lm, thinking))) < wanted and (piece := thinking.more()) is not None:
+            yield Text(piece)
+        units = [unit for word in _words(lm, thinking) for unit in word][speaking.units_read : wanted]
+        speaking.units_read += len(units)
+        speaking.since_read = 0
+    speaking.read(units, thinking.states)
+
+
+def _begin(
+    lm: SpeechLM,
+    samples: np.ndarray[Any, Any] | None,
+    text: str | None,
+    history: Sequence[Said],
+    task: str,
+    manner: Manner,
+    chance: torch.Generator,
+) -> tuple[Think, Thinking]:
+    """Hears, and thinks."""
+    if manner.stop():
+        raise Stopped
+    think, audio = Think(heard=text), None
+    if task in HEARING and samples is not None:
+        think, audio = hear(lm, samples)
+    form: ThinkForm = manner.think if task in ANSWERING else "none"
+    pieces = given_pieces(think, form, manner.cues == "heads" or task not in HEARING)
+    row = lm.prompter.row(
+        task,
+        form,
+        speech=len(audio) if audio is not None else 0,
+        text=None if task in HEARING else text,
+        history=history,
+        pieces=pieces,
+    )
+    if manner.stop():
+        raise Stopped
+    states, cached = prefill(lm, row, audio)
+    thinking = Thinking(lm, manner, chance, cached, states[-1])
+    if form != "none":
+        written = thinking.think()
+        shown = "".join(piece.text for piece in pieces or () if piece.known)
+        think = told(lm.config.labels, think, form, shown + written, given=bool(pieces))
+    return think, thinking
+
+
+def hear(lm: SpeechLM, samples: np.ndarray[Any, Any]) -> tuple[Think, Tensor | None]:
+    """What the encoder tells by itself, and the adapter's states [A, H] if the thinker hears them."""
+    device = device_of(lm)
+    mel = torch.from_numpy(log_mel(samples, mels=lm.config.mels, sample_rate=lm.config.sample_rate)).to(device)
+    beside = None
+    if lm.emotion_frames is not None:
+        beside = [torch.from_numpy(lm.emotion_frames(samples)).to(device)]
+    _, ctc, cues, audio, _ = lm.listen([mel], None, beside)
+    told = {name: cues[name][0].float() for name in CUES if name in lm.config.told}
+    shares = {name: x.sigmoid() if name == "events" else x.softmax(-1) for name, x in told.items()}
+    named = {
+        name: dict(zip(getattr(lm.config.labels, name), share.tolist(), strict=True)) for name, share in shares.items()
+    }
+    best: dict[str, Any] = {name: max(p, key=lambda k: p[k]) for name, p in named.items() if name != "events"}
+    if "events" in named:
+        best["events"] = tuple(label for label, share in named["events"].items() if share > 0.5)
+    heard = lm.speller.ctc_text(ctc.argmax(-1).tolist())
+    return Think(heard=heard, probabilities=named, **best), audio if lm.config.thinker.hears else None

@@ -1,0 +1,127 @@
+"""Reply text and thinker's states → codec tokens, in the voice of an emotion.
+
+Fusion (Emotion Omni, arXiv 2508.18655): a gate g = sigmoid(W[h; e]) mixes the thinker's state h with the text's embedding
+e, and adaptive layer norm applies the emotion vector. A causal decoder then writes codec tokens, R units : W frames.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from e2e_model.attention import PACKED
+from e2e_model.config import Config
+from e2e_model.rows import Written
+
+Gate = str
+
+
+def causal_model(config: dict[str, Any]) -> Any:
+    """A decoder of transformers' own by its configuration, without a vocabulary of its own."""
+    from transformers import AutoConfig, AutoModel
+
+    made = AutoConfig.for_model(**{**config, "vocab_size": 1, "pad_token_id": None, "use_cache": False})
+    model = AutoModel.from_config(made, attn_implementation=PACKED)  # type: ignore[no-untyped-call]
+    model.set_input_embeddings(nn.Identity())  # it reads states, never tokens
+    return model
+
+
+class Fusion(nn.Module):
+    """Thinker's state [N, H] and unit's embedding [N, D] and emotion vector [N, V] → [N, D]."""
+
+    def __init__(self, hidden: int, width: int, vector: int, gate: Gate) -> None:
+        super().__init__()
+        self.how = gate
+        self.project = nn.Linear(hidden, width)
+        self.gate = nn.Linear(2 * width, width) if gate == "gate" else None
+        self.style = nn.Linear(vector, 2 * width)
+        nn.init.normal_(self.style.weight, std=0.02)
+        nn.init.zeros_(self.style.bias)
+        self.no_style = nn.Parameter(torch.zeros(2 * width))  # where the vector is switched off
+
+    def forward(self, hidden: Tensor, unit: Tensor, vector: Tensor, vector_on: Tensor) -> Tensor:
+        state = self.project(hidden)
+        mixed = self.mixed(state, unit)
+        style = torch.where(vector_on[:, None], self.style(vector), self.no_style.to(vector.dtype))
+        scale, shift = style.chunk(2, -1)
+        return F.layer_norm(mixed.float(), mixed.shape[-1:]) * (1 + scale) + shift
+
+    def mixed(self, state: Tensor, unit: Tensor) -> Tensor:
+        if self.gate is not None:
+            share = torch.sigmoid(self.gate(torch.cat([state, unit.to(state.dtype)], -1)))
+            return share * state + (1 - share) * unit
+        return state if self.how == "hidden" else state + unit
+
+
+class Talker(nn.Module):
+    """Writes codes of the first codebook, READ (the next word, please) and END; the others of a frame by a small decoder."""
+
+    def __init__(self, config: Config, hidden: int, units: int, codebook_size: int) -> None:
+        super().__init__()
+        part, width = config.talker, int(config.talker.model["hidden_size"])
+        self.codebook_size, self.codebooks = codebook_size, config.codec.codebooks
+        self.read, self.end = codebook_size, codebook_size + 1
+        self.emotions = nn.Embedding(len(config.labels.reply_emotion) + 1, width)
+        self.units = nn.Embedding(units, width)
+        self.codes = nn.Embedding(codebook_size + 2, width)  # tied: it is the output layer, too
+        self.fusion = Fusion(hidden, width, max(1, config.vector.size), part.gate)
+        self.decoder = causal_model(part.model)
+        self.depth = Depth(part.depth or {}, width, codebook_size, self.codebooks) if self.codebooks > 1 else None
+        for table in (self.emotions, self.units, self.codes):
+            nn.init.normal_(table.weight, std=0.02)
+
+    def embed_units(self, units: Tensor, states: Tensor, vector: Tensor, vector_on: Tensor) -> Tensor:
+        """[U] ids, [U, H] thinker's states, [U, V] vectors → [U, D]."""
+        out: Tensor = self.fusion(states, self.units(units), vector, vector_on)
+        return out
+
+    def embed_frames(self, codes: Tensor) -> Tensor:
+        """[F, K] → [F, D]."""
+        first: Tensor = self.codes(codes[:, 0])
+        return first if self.depth is None else first + self.depth.embed(codes[:, 1:])
+
+    def embeds(self, written: Written, states: Tensor, vector: Tensor, vector_on: Tensor) -> Tensor:
+        """The row [P, D]. states: the thinker's [T, H]; vector [N, V]."""
+        sample = written.unit_sample
+        units = self.embed_units(written.units, states[written.unit_state], vector[sample], vector_on[sample])
+        row = units.new_zeros(sum(written.lengths), units.shape[-1])
+        row = row.index_copy(0, written.begin_at, self.emotions(written.emotion).to(units.dtype))
+        row = row.index_copy(0, written.unit_at, units)
+        row = row.index_copy(0, written.frame_at, self.embed_frames(written.frames).to(units.dtype))
+        reads = self.codes.weight[self.read].to(units.dtype).expand(len(written.read_at), -1)
+        return row.index_copy(0, written.read_at, reads)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[Q, D] → [Q, codes + 2]."""
+        return F.linear(hidden, self.codes.weight.to(hidden.dtype))
+
+
+class Depth(nn.Module):
+    """The other codebooks of a frame, one after the other, each seeing the earlier ones (as RQ-Transformer, Lee et al.,
+    arXiv 2203.01941, and Moshi, arXiv 2410.00037)."""
+
+    def __init__(self, config: dict[str, Any], width: int, size: int, codebooks: int) -> None:
+        super().__init__()
+        inner = int(config["hidden_size"])
+        tables = [nn.Embedding(size, width) for _ in range(codebooks - 1)]
+        for table in tables:
+            nn.init.normal_(table.weight, std=0.02)
+        self.tables = nn.ModuleList(tables)
+        self.inward = nn.Linear(width, inner)
+        self.decoder = causal_model(config)
+        self.heads = nn.ModuleList(nn.Linear(inner, size) for _ in range(codebooks - 1))
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """[F, K - 1] → [F, D], summed."""
+        return torch.stack([table(codes[:, k]) for k, table in enumerate(self.tables)]).sum(0)
+
+    def logits(self, hidden: Tensor, first: Tensor, codes: Tensor) -> list[Tensor]:
+        """hidden [F, D], first codebook's embedding [F, D], codes [F, k] of the next books as far as they are known →
+        logits [F, size] of each book up to the first that is not."""
+        known = [table(codes[:, k]) for k, table in enumerate(self.tables) if k < codes.shape[1]]
+        steps = torch.stack([hidden.float(), first.float(), *(x.float() for x in known)], 1)  # [F, k + 2, D]
+        made = self.decoder(inputs_embeds=self.inward(steps), use_cache=False).last_hidden_state[:, 1:]
+        return [head(made[:, k]) for k, head in enumerate(self.heads) if k < made.shape[1]]

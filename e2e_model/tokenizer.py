@@ -1,0 +1,145 @@
+"""Text ↔ tokens ↔ spelling units: the thinker's tokenizer, the CTC head's units, and what the talker reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from e2e_model.errors import CheckpointProblem
+from e2e_model.think import CLOSE, MARKS, OPEN, spoken_words
+
+START, STOP = "<|im_start|>", "<|im_end|>"
+PAD = "<|pad|>"
+# The smallest chat format: roles between marks, as Qwen's.
+TEMPLATE = (
+    "{% for message in messages %}" + START + "{{ message['role'] }}\n{{ message['content'] }}" + STOP + "\n"
+    "{% endfor %}{% if add_generation_prompt %}" + START + "assistant\n{% endif %}"
+)
+CHARACTERS = " abcdefghijklmnopqrstuvwxyz0123456789'.,?!;:-"  # what a talker reads and CTC spells; all else is left out
+
+
+def train_tokenizer(texts: Iterable[str], size: int) -> Any:
+    """A byte-level BPE tokenizer of `size` tokens for texts like these, with the marks of chat and think."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    special = [PAD, START, STOP, OPEN, CLOSE, *MARKS]
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=special,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    inner.train_from_iterator(texts, trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=STOP, pad_token=PAD)  # type: ignore[no-untyped-call]
+    made.chat_template = TEMPLATE
+    return made
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What the talker reads: `id` of a character or token, which belongs to the reply's token number `token`."""
+
+    id: int
+    token: int
+
+
+@dataclass(frozen=True, eq=False)
+class Speller:
+    """A tokenizer with what hangs on it. ctc, units: as in the configuration."""
+
+    tokenizer: Any
+    ctc: Literal["tokens", "characters"]
+    units: Literal["tokens", "characters"]
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
+
+    def text(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    @property
+    def stop(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def size(self) -> int:
+        return len(self.tokenizer)
+
+    # CTC: unit k of the head is k + 1, 0 is the blank.
+
+    @property
+    def ctc_size(self) -> int:
+        return self.size if self.ctc == "tokens" else len(CHARACTERS)
+
+    def ctc_ids(self, text: str) -> list[int]:
+        """What the CTC head shall spell of these words."""
+        words = spoken_words(text)
+        if self.ctc == "tokens":
+            return [i + 1 for i in self.ids(" " + words)] if words else []
+        return [CHARACTERS.index(c) + 1 for c in words]
+
+    def ctc_text(self, path: Sequence[int]) -> str:
+        """Words of the CTC head's best path: repeats are one, blanks fall out."""
+        kept = [i for k, i in enumerate(path) if i and (k == 0 or path[k - 1] != i)]
+        if self.ctc == "tokens":
+            return spoken_words(self.text([i - 1 for i in kept]))
+        return spoken_words("".join(CHARACTERS[i - 1] for i in kept))
+
+    # The talker's units.
+
+    @property
+    def unit_size(self) -> int:
+        return self.size if self.units == "tokens" else len(CHARACTERS)
+
+    @cached_property
+    def _pieces(self) -> dict[int, str]:
+        return {}
+
+    def piece(self, token: int) -> str:
+        """The text of one token; bytes that are no whole character are left out."""
+        if token not in self._pieces:
+            self._pieces[token] = self.text([token]).replace("�", "")
+        return self._pieces[token]
+
+    def words(self, reply: Sequence[int]) -> list[list[Unit]]:
+        """The reply's tokens as words of units; a word begins at a space."""
+        words: list[list[Unit]] = []
+        begun = False
+        for place, token in enumerate(reply):
+            for k, char in enumerate(self.piece(token).lower().replace("’", "'")):
+                if char.isspace() or not words:
+                    if words and not begun:
+                        words.pop()
+                    words.append([])
+                    begun = False
+                begun = begun or not char.isspace()
+                if self.units == "tokens":
+                    if k == 0 or not words[-1]:
+                        words[-1].append(Unit(token, place))
+                elif char in CHARACTERS:
+                    words[-1].append(Unit(CHARACTERS.index(char), place))
+        return words if begun or not words else words[:-1]
+
+    def word_texts(self, reply: Sequence[int]) -> list[str]:
+        """The same words as text."""
+        return "".join(self.piece(token) for token in reply).split()
+
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_tokenizer(source: str | Path, name: str) -> Any:
+    """A tokenizer from a folder. Raises CheckpointProblem."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+    except Exception as error:  # whatever a library makes of files that do not fit
+        raise CheckpointProblem(f"{source}: no tokenizer of {name} can be read ({type(error).__name__})") from error
