@@ -18,7 +18,7 @@ import click
 from distill.teaching.commands import teach
 from distill.teaching.live.commands import consent
 from distill.training.commands import analyzer
-from graphs.options import BAD_INPUT, FAILED, engine_options, home_option, loaded_engines
+from graphs.options import BAD_INPUT, FAILED, answerer_options, engine_options, home_option
 from graphs.voices import voices
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cascade.turn import Turn
     from distill.teaching.live.contributor import Contributor
     from graphs.conversation import Conversation
+    from graphs.options import Answerer
+    from graphs.session import GraphMaker
 
 MIN_CALM_CLIPS = 3
 
@@ -100,7 +102,7 @@ main.add_command(voices)
 @click.option("--speaker", help="Read the voice against this calibrated speaker.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed, same reply.")
 @home_option
-@engine_options
+@answerer_options
 def ask(
     wav: Path,
     output: Path,
@@ -110,8 +112,7 @@ def ask(
     speaker: str | None,
     seed: int,
     home: Path,
-    profile: str,
-    swaps: tuple[str, ...],
+    who: Answerer,
 ) -> None:
     """Answer one recording with speech.
 
@@ -132,16 +133,16 @@ def ask(
     calibration = load_speaker(home, speaker) if speaker else None
     show = Silent() if as_json else Screen(think=not no_think)
 
-    async def run(engines: Engines, folder: Path) -> Turn:
-        async with open_session(folder, "ask", engines, calibration=calibration) as session:
+    async def run(engines: Engines, make: GraphMaker, folder: Path) -> Turn:
+        async with open_session(folder, "ask", engines, calibration=calibration, make=make) as session:
             return await one_turn(session, show, speech=speech, seed=seed, listen_back=not no_judge)
 
-    with loaded_engines(profile, swaps) as engines, tempfile.TemporaryDirectory() as folder:
-        turn = asyncio.run(run(engines, Path(folder)))
+    with who.loaded() as (engines, make), tempfile.TemporaryDirectory() as folder:
+        turn = asyncio.run(run(engines, make, Path(folder)))
         turn = deliver(turn, wav, output, Path(folder) / "sessions" / "ask")
     if as_json:
         click.echo(turn.model_dump_json(indent=2))
-    elif turn.reply:
+    elif turn.reply_audio:
         saved(output)
     if turn.reply is None:
         why = "; ".join(f"{f.stage} {f.kind}: {f.message}" for f in turn.failures) or "stopped"
@@ -176,7 +177,7 @@ def deliver(turn: Turn, wav: Path, output: Path, folder: Path) -> Turn:
 @click.option("--contribute", is_flag=True, help="Give your spoken turns to train on; asks once. See attune consent.")
 @click.option("--stream", metavar="URL", help="With --contribute: the Redis they go to [kept on this machine].")
 @home_option
-@engine_options
+@answerer_options
 def chat(
     session_id: str | None,
     example: bool,
@@ -188,8 +189,7 @@ def chat(
     contribute: bool,
     stream: str | None,
     home: Path,
-    profile: str,
-    swaps: tuple[str, ...],
+    who: Answerer,
 ) -> None:
     """Talk with it in a terminal.
 
@@ -201,18 +201,18 @@ def chat(
     from graphs.session import check_session_id, new_session_id, open_session
 
     session_id = new_session_id() if session_id is None else check_session_id(session_id)
-    if speaker is None and not example and speaker_path(home, DEFAULT).is_file():
+    if speaker is None and not example and who.model is None and speaker_path(home, DEFAULT).is_file():
         speaker = DEFAULT
         click.echo(f"Reading your voice against the calibration {DEFAULT!r}.")
     calibration = load_speaker(home, speaker) if speaker else None
     giving = contributing(home, stream) if contribute else nullcontext()
     with (
         giving as contributor,
-        loaded_engines(profile, swaps) as engines,
+        who.loaded() as (engines, make),
         loudspeaker(mute) as player,
         asyncio.Runner() as runner,
     ):
-        opened = open_session(home, session_id, engines, calibration=calibration)
+        opened = open_session(home, session_id, engines, calibration=calibration, make=make)
         session = runner.run(opened.__aenter__())
         try:
             if judge is None:

@@ -7,7 +7,7 @@ import uuid
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from langgraph.runtime import Runtime
 
@@ -15,7 +15,7 @@ from cascade.asr.voice_activity import read_turn
 from cascade.audio import reference, write_wav
 from cascade.errors import InputError
 from cascade.profiles import DEFAULT, Engines, load_profile
-from graphs.state import Context, State
+from graphs.state import Context, Listening, State
 
 _served: dict[str, Context] = {}  # turns that a server runs, by turn id, until they are recorded
 
@@ -48,6 +48,7 @@ async def begin(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
         # What an earlier turn left must not be taken for this one's.
         "attempt": 0,
         "complaints": [],
+        **dict.fromkeys(get_args(Listening)),
         "respond": None,
         "judging": None,
     }

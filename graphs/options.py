@@ -1,21 +1,26 @@
-"""What commands have in common: the profile and its engines, and where what belongs to a person is kept."""
+"""What commands have in common: who answers (a profile's engines, or a student), and where what belongs to a person is kept."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from cascade.home import default_home, using_home
 
 if TYPE_CHECKING:
     from cascade.profiles import Engines
+    from graphs.session import GraphMaker
+    from graphs.student_engine import ThinkForm
 
-BAD_INPUT, FAILED = 2, 1  # exit codes
+BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,3 +80,91 @@ def loaded_engines(profile: str, swaps: tuple[str, ...]) -> Iterator[Engines]:
         yield engines
     finally:
         engines.close()
+
+
+# What a student does not take, by parameter: the option, and why.
+NOT_WITH_MODEL = {
+    "profile": ("--profile", "a student does all stages itself"),
+    "swaps": ("--engine", "a student does all stages itself"),
+    "speaker": ("--speaker", "a student reads no voice against another"),
+    "judge": ("--judge", "a student's replies are not listened back to here"),
+    "contribute": ("--contribute", "what a student answers is no lesson"),
+}
+ONLY_WITH_MODEL = {"think": "--think", "no_vector": "--no-vector"}
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """Who answers: a student in the folder `model`, or else a profile's engines."""
+
+    profile: str
+    swaps: tuple[str, ...]
+    model: Path | None
+    think: ThinkForm
+    vector: bool
+
+    @contextmanager
+    def loaded(self) -> Iterator[tuple[Engines, GraphMaker]]:
+        """Its engines, and the graph they answer in. Raises EngineUnavailable, ConfigError."""
+        if self.model is None:
+            from graphs.teacher import make_graph
+
+            with loaded_engines(self.profile, self.swaps) as engines:
+                yield engines, make_graph
+        else:
+            engines = self._student(self.model)  # first: it says which packages are not here
+            from graphs.student import make_graph
+
+            yield engines, make_graph
+
+    def _student(self, folder: Path) -> Engines:
+        from cascade.errors import EngineUnavailable
+        from cascade.needs import extra, package
+
+        for module in ("torch", "transformers", "safetensors"):
+            if package(module, module, extra("student")).fix:
+                raise EngineUnavailable(f"--model needs {module}, which is not here: {extra('student')}")
+        from graphs.student_engine import load_student
+
+        return load_student(folder, think=self.think, vector=self.vector)
+
+
+def answerer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of every command that answers; it takes them as one, `who`."""
+
+    @functools.wraps(command)
+    def with_answerer(
+        *, profile: str, swaps: tuple[str, ...], model: Path | None, think: ThinkForm, no_vector: bool, **others: Any
+    ) -> Any:
+        _check_together(click.get_current_context(), model)
+        return command(who=Answerer(profile, swaps, model, think, not no_vector), **others)
+
+    made: Callable[..., Any] = with_answerer
+    for option in (
+        click.option("--no-vector", is_flag=True, help="With --model: no emotion vector for its voice."),
+        click.option(
+            "--think",
+            type=click.Choice(["tag", "language", "none"]),
+            default="tag",
+            show_default=True,
+            help="With --model: how it thinks before it answers.",
+        ),
+        click.option("--model", type=click.Path(path_type=Path), help="A student's folder: it answers, not a profile."),
+    ):
+        made = option(made)
+    return engine_options(made)
+
+
+def _check_together(context: click.Context, model: Path | None) -> None:
+    """Raises ConfigError for options of which one has no meaning beside the other."""
+    from cascade.errors import ConfigError
+
+    given = [name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
+    for name in given:
+        if model is not None and name in NOT_WITH_MODEL and context.params[name]:
+            option, why = NOT_WITH_MODEL[name]
+            raise ConfigError(f"{option} does not go with --model: {why}; leave one of them out")
+        if model is None and name in ONLY_WITH_MODEL:
+            raise ConfigError(
+                f"{ONLY_WITH_MODEL[name]} goes with --model, a student's folder; a profile has no such choice"
+            )

@@ -82,7 +82,7 @@ async def perceive(state: State, runtime: Runtime[Context]) -> dict[str, Any]:
     known = context_of(state, runtime).known
     if state["text"] is not None:
         typed = Transcript(text=state["text"], confidence=1.0, engine="typed")
-        transcript, cues = typed, _unheard("typed, not spoken")
+        transcript, cues = typed, unheard("typed, not spoken")
     else:
         transcript, cues = known.transcript or _transcript(state), known.cues.merged(_fused(state))
     if not context_of(state, runtime).cancel.cancelled:
@@ -104,10 +104,11 @@ def _fused(state: State) -> Cues:
         record = state[stage]
         if record["value"]:
             cues = cues.merged(Cues.model_validate(record["value"]))
-    return cues.merged(_unheard("its stage failed"))
+    return cues.merged(unheard("its stage failed"))
 
 
-def _unheard(reason: str) -> Cues:
+def unheard(reason: str) -> Cues:
+    """Every label unknown."""
     unknown: dict[str, Any] = {"engine": "none", "reason": reason}
     return Cues(
         emotion=EmotionCue(**unknown), age=AgeCue(**unknown), gender=GenderCue(**unknown), events=EventsCue(**unknown)

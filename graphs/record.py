@@ -114,7 +114,7 @@ def _failures(state: State) -> list[Failure]:
 
 
 def _heard_stages(state: State) -> tuple[Listening, ...]:
-    return PERCEPTION if state["text"] is None else ()
+    return tuple(stage for stage in PERCEPTION if state.get(stage))
 
 
 def exchange_of(turn: Turn) -> Exchange:

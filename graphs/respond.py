@@ -26,8 +26,8 @@ END = object()
 
 
 @dataclass
-class _Progress:
-    """What there is of a reply so far."""
+class Progress:
+    """What there is of a reply so far. text_stands: its words count even where their speech fails."""
 
     thought: Thought | None = None
     reply: Reply | None = None
@@ -35,13 +35,20 @@ class _Progress:
     failures: list[Failure] = field(default_factory=list)
     stages_s: dict[str, float] = field(default_factory=lambda: {"reasoning": 0.0, "tts": 0.0})
     first_sound_s: float | None = None
+    sentences: int = 0
     stopped: bool = False
+    text_stands: bool = False
 
 
 async def respond(state: State, runtime: Runtime[Context]) -> dict[str, object]:
     """Think, write and speak, a sentence at a time; stream each as it comes; save the whole."""
-    context, write = context_of(state, runtime), runtime.stream_writer
-    progress = _Progress()
+    return await replied(state, context_of(state, runtime), runtime.stream_writer, Progress())
+
+
+async def replied(
+    state: State, context: Context, write: Callable[[Event], None], progress: Progress
+) -> dict[str, object]:
+    """The node's work, by the context's reasoner and synthesizer."""
     items: asyncio.Queue[object] = asyncio.Queue()
     thinker = asyncio.create_task(_think(prompt_of(state), context, items, progress))
     try:
@@ -49,9 +56,14 @@ async def respond(state: State, runtime: Runtime[Context]) -> dict[str, object]:
     finally:
         thinker.cancel()
         await asyncio.gather(thinker, return_exceptions=True)
+    return finished(progress, state, context, write)
+
+
+def finished(progress: Progress, state: State, context: Context, write: Callable[[Event], None]) -> dict[str, object]:
+    """Save the reply's sound, tell that it is over; what the node gives to the state."""
     progress.stopped = progress.stopped or context.cancel.cancelled
     audio = _save(progress, context, f"turn-{state['index']:04d}-reply.wav")
-    if progress.stopped or progress.failures:
+    if progress.stopped or (progress.failures and not progress.text_stands):
         progress.reply = None
     write(Answered(audio, tuple(progress.failures)))
     return {"respond": _response(progress, audio, context.elapsed_s)}
@@ -70,7 +82,7 @@ def prompt_of(state: State) -> Prompt:
     )
 
 
-async def _think(prompt: Prompt, context: Context, items: asyncio.Queue[object], progress: _Progress) -> None:
+async def _think(prompt: Prompt, context: Context, items: asyncio.Queue[object], progress: Progress) -> None:
     """Put what the reasoner yields into the queue, then END, or the failure that ended it."""
     reasoner, began = context.engines["reasoning"], time.perf_counter()
 
@@ -97,7 +109,7 @@ async def _think(prompt: Prompt, context: Context, items: asyncio.Queue[object],
 
 
 async def _speak(
-    items: asyncio.Queue[object], context: Context, progress: _Progress, write: Callable[[Event], None], seed: int
+    items: asyncio.Queue[object], context: Context, progress: Progress, write: Callable[[Event], None], seed: int
 ) -> None:
     """Take items until END or a failure; each sentence becomes sound as soon as it is there."""
     while (item := await items.get()) is not END and not context.cancel.cancelled:
@@ -109,19 +121,30 @@ async def _speak(
             write(Thinking(item))
         elif isinstance(item, Reply):
             progress.reply = item
-        elif isinstance(item, str):
-            index = len(progress.sounds)
-            write(Sentence(index, item, context.elapsed_s))
-            speech = await _say(item, index, context, progress, seed)
-            if speech is None:
-                return
-            at_s = context.elapsed_s
-            progress.sounds.append((item, speech))
-            progress.first_sound_s = at_s if progress.first_sound_s is None else progress.first_sound_s
-            write(Sound(index, item, speech, at_s))
+        elif isinstance(item, str) and not await _voiced(item, context, progress, write, seed):
+            return
 
 
-async def _say(sentence: str, index: int, context: Context, progress: _Progress, seed: int) -> Speech | None:
+async def _voiced(
+    sentence: str, context: Context, progress: Progress, write: Callable[[Event], None], seed: int
+) -> bool:
+    """One sentence as text and as sound; whether the reply goes on."""
+    index = progress.sentences
+    progress.sentences += 1
+    write(Sentence(index, sentence, context.elapsed_s))
+    if progress.failures:
+        return True  # the text stands, and its voice has failed before
+    speech = await _say(sentence, index, context, progress, seed)
+    if speech is None:
+        return progress.text_stands
+    at_s = context.elapsed_s
+    progress.sounds.append((sentence, speech))
+    progress.first_sound_s = at_s if progress.first_sound_s is None else progress.first_sound_s
+    write(Sound(index, sentence, speech, at_s))
+    return True
+
+
+async def _say(sentence: str, index: int, context: Context, progress: Progress, seed: int) -> Speech | None:
     """One sentence as speech; None if that failed (noted) or was stopped."""
     synthesizer, thought = context.engines["tts"], progress.thought
     emotion = thought.reply_emotion if thought else "neutral"
@@ -142,7 +165,7 @@ async def _say(sentence: str, index: int, context: Context, progress: _Progress,
     return outcome.value
 
 
-def _save(progress: _Progress, context: Context, name: str) -> AudioRef | None:
+def _save(progress: Progress, context: Context, name: str) -> AudioRef | None:
     if not progress.sounds:
         return None
     wave: Waveform = joined([speech.wave for _, speech in progress.sounds], GAP_S)
@@ -150,7 +173,7 @@ def _save(progress: _Progress, context: Context, name: str) -> AudioRef | None:
     return reference(context.folder / name, wave, context.folder)
 
 
-def _response(progress: _Progress, audio: AudioRef | None, total_s: float) -> Response:
+def _response(progress: Progress, audio: AudioRef | None, total_s: float) -> Response:
     return {
         "thought": progress.thought.model_dump(mode="json") if progress.thought else None,
         "reply": progress.reply.model_dump(mode="json") if progress.reply else None,

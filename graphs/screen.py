@@ -66,7 +66,8 @@ def sounded(cues: Cues) -> Iterator[str]:
     if events is None or events.events is None:
         told = "vocal events unknown"
     else:
-        told = ", ".join(f"{e.kind} at {e.start_s:.1f} s" for e in events.events) or "no vocal events"
+        timed = (f"{e.kind}{'' if events.reason else f' at {e.start_s:.1f} s'}" for e in events.events)
+        told = ", ".join(timed) or "no vocal events"
     yield line("", " · ".join([_one("gender", cues.gender), _one("age", cues.age), told]))
     if cues.prosody is not None and (measures := _prosody(cues.prosody)):
         yield line("", measures, dim=True)
@@ -123,6 +124,9 @@ def latency(turn: Turn) -> str:
     factor = timings.real_time_factor(turn.reply_audio.duration_s) if turn.reply_audio else None
     if factor is not None:
         parts.append(f"real-time factor {factor:.2f}")
+    answerer = turn.engines.get("reasoning")
+    if answerer and (peak_mb := answerer.options.get("peak_memory_mb")):
+        parts.append(f"peak memory {peak_mb} MB")
     return line("latency", " | ".join(parts), dim=True)
 
 

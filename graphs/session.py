@@ -1,4 +1,4 @@
-"""A conversation: turns one after another through the teacher, remembered across restarts, its files in one folder.
+"""A conversation: turns one after another, by teacher or student, remembered across restarts, its files in one folder.
 
 Layout under the home folder: `sessions.sqlite` (LangGraph checkpoints), `sessions/<id>/turn-0000-user.wav`,
 `turn-0000-reply.wav`, `turn-0000.json`.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import aiosqlite
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 from cascade.audio import Waveform, read_speech
@@ -26,11 +27,13 @@ from cascade.turn import Baseline, Exchange, Turn
 from graphs.begin import user_audio_path
 from graphs.record import exchange_of, write_turn
 from graphs.stages import StageRunner
-from graphs.state import Context, Event, InputState
-from graphs.teacher import TeacherGraph, make_graph
+from graphs.state import Context, Event, InputState, TurnGraph
+from graphs.teacher import make_graph
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DATABASE = "sessions.sqlite"
+
+GraphMaker = Callable[[BaseCheckpointSaver[Any] | None], TurnGraph]
 
 
 def check_session_id(session_id: str) -> str:
@@ -50,7 +53,7 @@ class Session:
     """Open it with `open_session`. One turn at a time."""
 
     def __init__(
-        self, session_id: str, folder: Path, engines: Engines, graph: TeacherGraph, calibration: Baseline | None
+        self, session_id: str, folder: Path, engines: Engines, graph: TurnGraph, calibration: Baseline | None
     ) -> None:
         self.id, self.folder, self.engines = session_id, folder, engines
         self._graph = graph
@@ -65,7 +68,7 @@ class Session:
     async def unfinished(self) -> bool:
         """Whether the program ended in the middle of a turn; `resume` answers it."""
         state = await self._graph.aget_state(self._config)
-        return bool(state.next) or self._unheard(state.values).exists()
+        return bool(state.next) or _left_by_another(state.values) or self._unheard(state.values).exists()
 
     def _unheard(self, values: dict[str, Any]) -> Path:
         """The audio of the turn after the last one that reached a checkpoint.
@@ -94,7 +97,10 @@ class Session:
     async def resume(self, *, cancel: CancelScope | None = None, listen_back: bool = True) -> AsyncIterator[Event]:
         """Finish the turn in whose middle the program ended, from its last checkpoint."""
         state = await self._graph.aget_state(self._config)
-        if state.next:
+        left = not state.next and _left_by_another(state.values)
+        if left:
+            await self._graph.aupdate_state(self._config, {"attempt": 0}, as_node="begin")
+        if state.next or left:
             events = self._stream(None, self._context(cancel, listen_back))
         else:
             events = self.ask(speech=read_speech(self._unheard(state.values)), cancel=cancel, listen_back=listen_back)
@@ -130,9 +136,17 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    home: Path, session_id: str, engines: Engines, *, calibration: Baseline | None = None
+    home: Path,
+    session_id: str,
+    engines: Engines,
+    *,
+    calibration: Baseline | None = None,
+    make: GraphMaker = make_graph,
 ) -> AsyncIterator[Session]:
-    """Open or continue a session. Raises InputError when the home folder cannot be used."""
+    """Open or continue a session; `make`: the graph that takes its turns.
+
+    Raises InputError when the home folder cannot be used.
+    """
     folder = home / "sessions" / check_session_id(session_id)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,9 +158,18 @@ async def open_session(
             f"{home}: sessions cannot be kept there ({_why(error)}); choose another with --home"
         ) from error
     try:
-        yield Session(session_id, folder, engines, make_graph(AsyncSqliteSaver(connection)), calibration)
+        yield Session(session_id, folder, engines, make(AsyncSqliteSaver(connection)), calibration)
     finally:
         await connection.close()
+
+
+def _left_by_another(values: dict[str, Any]) -> bool:
+    """Whether the last turn was begun and not recorded. With nothing next, another graph was at it: teacher and student share
+    `begin`, and a turn can go on from there in either.
+    """
+    recorded: int = (values.get("turn") or {}).get("index", -1)
+    begun: int = values.get("index", -1)
+    return begun > recorded
 
 
 def _why(error: Exception) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from langgraph.graph.state import CompiledStateGraph
+
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.engines import Speech
@@ -151,12 +153,15 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Sound:
-    """One sentence, spoken."""
+    """One sentence, spoken. flows: it is the next piece of a reply that is spoken as one, where nobody tells which words are
+    in which piece: its text is empty, and no pause comes before it.
+    """
 
     index: int
     text: str
     speech: Speech
     at_s: float
+    flows: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,5 +183,7 @@ class Answered:
 class Done:
     turn: Turn
 
+
+TurnGraph = CompiledStateGraph[State, Context, InputState, State]  # takes one turn: the teacher's graph, the student's
 
 Event = Heard | Perceived | Thinking | Sentence | Sound | Again | Answered | Done

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable
 
 import numpy as np
 
-from cascade.audio import Waveform
+from cascade.audio import Waveform, joined
 from cascade.cancel import CancelScope
 from cascade.devices import Player
+from cascade.engines import Speech
 from cascade.turn import Turn
 from graphs.respond import GAP_S
 from graphs.session import Session
@@ -37,7 +38,7 @@ async def talk(
         show(event)
         if isinstance(event, Sound):
             if player and not cancel.cancelled:
-                player.play(_with_gap(event.speech.wave) if sounds else event.speech.wave)
+                player.play(_with_gap(event.speech.wave) if sounds and not event.flows else event.speech.wave)
             sounds.append(event)
         elif isinstance(event, Done):
             turn = event.turn
@@ -45,7 +46,7 @@ async def talk(
             playing = asyncio.create_task(_played(player, cancel))
     assert turn is not None, "the graph ends every turn with Done"
     if player and cancel.cancelled and sounds:
-        turn = await session.stopped(turn, heard_text(sounds, player.played_s - played_before))
+        turn = await session.stopped(turn, heard_text(_told(sounds, turn), player.played_s - played_before))
     return turn
 
 
@@ -55,6 +56,14 @@ async def _played(player: Player, cancel: CancelScope) -> None:
         await asyncio.wait([waiting], timeout=WATCH_S)
         if cancel.cancelled:
             player.stop()
+
+
+def _told(sounds: list[Sound], turn: Turn) -> list[Sound]:
+    """Sounds with the words in them: the pieces of a reply that flows as one, for only the whole of it has words."""
+    if not sounds[0].flows:
+        return sounds
+    words = turn.heard_text if turn.heard_text is not None else turn.reply.text if turn.reply else ""
+    return [Sound(0, words, Speech(joined([sound.speech.wave for sound in sounds])), sounds[0].at_s)]
 
 
 def heard_text(sounds: list[Sound], heard_s: float) -> str:

@@ -15,20 +15,17 @@ from typing import Any
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
-from langgraph.graph.state import CompiledStateGraph
 
 from graphs.begin import begin
 from graphs.perception import ANALYZERS, PERCEPTION, analyzer, asr, perceive
 from graphs.record import listen_back, record
 from graphs.respond import respond
-from graphs.state import Context, InputState, State
+from graphs.state import Context, InputState, State, TurnGraph
 
 MAX_REVISIONS = 2
 
-TeacherGraph = CompiledStateGraph[State, Context, InputState, State]
 
-
-def make_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> TeacherGraph:
+def make_graph(checkpointer: BaseCheckpointSaver[Any] | None = None) -> TurnGraph:
     """Compile the teacher. Engines, folder and the stop flag come with each call as `Context` (on a server: see `begin`)."""
     builder = StateGraph(State, context_schema=Context, input_schema=InputState)
     builder.add_node("begin", begin)
@@ -59,6 +56,6 @@ def revise_or_record(state: State) -> str:
     return "respond" if state["complaints"] and state["attempt"] <= MAX_REVISIONS else "record"
 
 
-def graph() -> TeacherGraph:
+def graph() -> TurnGraph:
     """For langgraph.json; the server brings its own checkpointer."""
     return make_graph()

@@ -91,9 +91,15 @@ def _names_emotion(reading: _Reading, text: str) -> str | None:
 def _unsafe(reading: _Reading, text: str) -> str | None:
     if reading.understood.crisis and not crisis.names_help(text):
         return "unsafe: words of crisis, and no help line or emergency number"
-    if _HARM.search(text):
+    return harmful(text)
+
+
+def harmful(text: str) -> str | None:
+    """What a reply may say to nobody, whatever they said; for a reply that is still being written, too."""
+    plain = text.lower().replace("’", "'")
+    if _HARM.search(plain):
         return "unsafe: belittles, or encourages harm"
-    return "unsafe: gives a medical or legal directive" if _DIRECTIVE.search(text) else None
+    return "unsafe: gives a medical or legal directive" if _DIRECTIVE.search(plain) else None
 
 
 def _too_long(text: str) -> str | None:

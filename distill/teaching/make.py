@@ -47,8 +47,8 @@ from distill.teaching.settings import LISTENED, Settings
 from distill.teaching.stores import Store
 from distill.teaching.user_speech import SIMULATED, Cloned, Simulated, UserVoices, user_speech
 from graphs.respond import GAP_S
-from graphs.state import Context, Done, Event, Heard, InputState, Known, Sound
-from graphs.teacher import TeacherGraph, make_graph
+from graphs.state import Context, Done, Event, Heard, InputState, Known, Sound, TurnGraph
+from graphs.teacher import make_graph
 
 SCENARIO = "scenario"  # the engine named by what was asked for, not heard
 CALM = (
@@ -111,7 +111,7 @@ class Maker:
         self._thinker = BestOf(engines["reasoning"], settings.candidates)
         self._speaker = SeedByWords(engines["tts"])
         self._engines = replace(engines, loaded={**engines.loaded, "reasoning": self._thinker, "tts": self._speaker})
-        self._graph: TeacherGraph = make_graph()
+        self._graph: TurnGraph = make_graph()
         self._calm = lru_cache(maxsize=None)(self._calibration)  # as many as there are simulated voices
 
     def make(self, scenario: Scenario, cancel: CancelScope | None = None) -> Sample:
