@@ -18,7 +18,7 @@ import click
 from distill.teaching.commands import teach
 from distill.teaching.live.commands import consent
 from distill.training.commands import analyzer
-from graphs.options import BAD_INPUT, FAILED, engine_options, home_option, loaded_engines
+from graphs.options import BAD_INPUT, FAILED, INTERRUPTED, engine_options, home_option, loaded_engines
 from graphs.voices import voices
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ To talk to it yourself (first `source .venv/bin/activate`):
 
 
 class OneLineErrors(click.Group):
-    """Bad input is one clear line and exit code 2; no traceback reaches a user."""
+    """Bad input is one clear line and exit code 2, Ctrl-C exit code 130; no traceback reaches a user."""
 
     def invoke(self, ctx: click.Context) -> Any:
         from cascade.errors import AttuneError
@@ -54,8 +54,12 @@ class OneLineErrors(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing to add
             ctx.exit(FAILED)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+        except (click.ClickException, click.exceptions.Exit):
             raise
+        except (click.Abort, KeyboardInterrupt) as error:
+            asked = isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt)
+            click.echo(f"\nattune: {'no answer came' if asked else 'stopped'}", err=True)
+            ctx.exit(FAILED if asked else INTERRUPTED)
         except Exception as error:
             click.echo(f"attune: internal error: {type(error).__name__}; details in {keep_traceback()}", err=True)
             ctx.exit(FAILED)
@@ -146,7 +150,7 @@ def ask(
     if turn.reply is None:
         why = "; ".join(f"{f.stage} {f.kind}: {f.message}" for f in turn.failures) or "stopped"
         click.echo(f"attune: no reply: {why}", err=True)
-        sys.exit(FAILED)
+        sys.exit(FAILED if turn.failures else INTERRUPTED)
 
 
 def deliver(turn: Turn, wav: Path, output: Path, folder: Path) -> Turn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from cascade.profiles import Engines
 
 BAD_INPUT, FAILED = 2, 1  # exit codes
+SIGNALLED = 128  # and the signal's number, as shells have it
+INTERRUPTED = SIGNALLED + signal.SIGINT  # Ctrl-C
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
