@@ -49,7 +49,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory, settings: Path) -> Path:
     out = tmp_path_factory.mktemp("data") / "tiny"
-    arguments = command("--turns", TURNS, "-o", out, "--settings", settings, "--workers", 1)
+    arguments = command("--turns", TURNS, "-o", out, "--settings", settings, "--workers", 2)
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert re.search(rf"Kept \d+ of {TURNS} turns", result.stdout)
@@ -71,7 +71,7 @@ def test_killed_and_resumed_it_is_the_same(dataset: Path, settings: Path, tmp_pa
     out = tmp_path / "d"
     out.mkdir()
     arguments = command(
-        "--turns", TURNS, "-o", out, "--settings", settings, "--workers", 2, "--cache", "none", "--resume"
+        "--turns", TURNS, "-o", out, "--settings", settings, "--workers", 1, "--cache", "none", "--resume"
     )
     for there, way in (("settings.json", signal.SIGTERM), ("work/*/0*", signal.SIGKILL)):
         running = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -85,7 +85,7 @@ def test_killed_and_resumed_it_is_the_same(dataset: Path, settings: Path, tmp_pa
             assert running.returncode == 128 + signal.SIGTERM
             assert told.endswith(f"attune: stopped; nothing made so far is lost: attune teach -o {out} --resume\n")
     assert not (out / "manifest.json").exists()
-    result = run("-o", out, "--resume", "--workers", 2)
+    result = run("-o", out, "--resume", "--workers", 1)
     assert result.exit_code == 0, result.stderr
     assert read_manifest(out).dataset_sha256 == read_manifest(dataset).dataset_sha256
     assert problems_of(out) == []
@@ -172,3 +172,10 @@ def test_recordings_without_words_are_told_and_a_run_that_keeps_nothing_fails(tm
     assert "attune: none of 1 turns passed the gates: no dataset came out" in result.stderr
     assert "Kept" not in result.stdout
     assert read_manifest(tmp_path / "d").rows["rejected"] == 1
+
+
+def test_where_no_live_turn_waits_no_dataset_is_begun(tmp_path: Path) -> None:
+    result = run("-o", tmp_path / "d", "--from-stream", "here", "--once")
+    assert result.exit_code == 1, result.output
+    assert "d holds no turn that passed the gates: there is nothing to train on" in result.stderr
+    assert not list(tmp_path.glob("d/*"))
