@@ -56,13 +56,22 @@ class OneLineErrors(click.Group):
             ctx.exit(FAILED)
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except (click.Abort, KeyboardInterrupt) as error:
-            asked = isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt)
-            click.echo(f"\nattune: {'no answer came' if asked else 'stopped'}", err=True)
-            ctx.exit(FAILED if asked else INTERRUPTED)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            if by_ctrl_c(error):
+                click.echo("\nattune: stopped", err=True)
+                ctx.exit(INTERRUPTED)
+            if isinstance(error, click.Abort):
+                click.echo("\nattune: no answer came", err=True)
+                ctx.exit(FAILED)
             click.echo(f"attune: internal error: {type(error).__name__}; details in {keep_traceback()}", err=True)
             ctx.exit(FAILED)
+
+
+def by_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it began with Ctrl-C: some libraries raise an error of their own then."""
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or by_ctrl_c(error.__cause__ or error.__context__)
+    )
 
 
 def keep_traceback() -> str:

@@ -194,7 +194,13 @@ def test_ctrl_c_is_130_whatever_the_command(command: list[str], monkeypatch: pyt
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cascade.doctor.examine", interrupted)
+    def wrapping(*_: object, **__: object) -> None:
+        try:
+            interrupted()
+        except KeyboardInterrupt as error:
+            raise RuntimeError("a library's own") from error
+
+    monkeypatch.setattr("cascade.doctor.examine", wrapping)
     monkeypatch.setattr("distill.teaching.live.consent.consent_of", interrupted)
     result = run(*command, "--home", "/nowhere")
     assert result.exit_code == 130, result.output
