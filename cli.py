@@ -18,7 +18,7 @@ import click
 from distill.teaching.commands import teach
 from distill.teaching.live.commands import consent
 from distill.training.commands import analyzer
-from graphs.options import BAD_INPUT, FAILED, answerer_options, engine_options, home_option
+from graphs.options import BAD_INPUT, FAILED, INTERRUPTED, answerer_options, engine_options, home_option
 from graphs.voices import voices
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ To talk to it yourself (first `source .venv/bin/activate`):
 
 
 class OneLineErrors(click.Group):
-    """Bad input is one clear line and exit code 2; no traceback reaches a user."""
+    """Bad input is one clear line and exit code 2, Ctrl-C exit code 130; no traceback reaches a user."""
 
     def invoke(self, ctx: click.Context) -> Any:
         from cascade.errors import AttuneError
@@ -56,11 +56,24 @@ class OneLineErrors(click.Group):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; nothing to add
             ctx.exit(FAILED)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+        except (click.ClickException, click.exceptions.Exit):
             raise
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            if by_ctrl_c(error):
+                click.echo("\nattune: stopped", err=True)
+                ctx.exit(INTERRUPTED)
+            if isinstance(error, click.Abort):
+                click.echo("\nattune: no answer came", err=True)
+                ctx.exit(FAILED)
             click.echo(f"attune: internal error: {type(error).__name__}; details in {keep_traceback()}", err=True)
             ctx.exit(FAILED)
+
+
+def by_ctrl_c(error: BaseException | None) -> bool:
+    """Whether it began with Ctrl-C: some libraries raise an error of their own then."""
+    return error is not None and (
+        isinstance(error, KeyboardInterrupt) or by_ctrl_c(error.__cause__ or error.__context__)
+    )
 
 
 def keep_traceback() -> str:
@@ -147,7 +160,7 @@ def ask(
     if turn.reply is None:
         why = "; ".join(f"{f.stage} {f.kind}: {f.message}" for f in turn.failures) or "stopped"
         click.echo(f"attune: no reply: {why}", err=True)
-        sys.exit(FAILED)
+        sys.exit(FAILED if turn.failures else INTERRUPTED)
 
 
 def deliver(turn: Turn, wav: Path, output: Path, folder: Path) -> Turn:

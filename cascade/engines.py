@@ -36,6 +36,7 @@ from cascade.turn import (
     Turn,
     Word,
 )
+from cascade.values import rule
 
 
 class Recognizer(Protocol):
@@ -285,7 +286,7 @@ def parse_options(stage: Stage, name: str, options: dict[str, Any], folder: Path
         if first["type"] == "extra_forbidden":
             legal = ", ".join(["engine", "deadline_s", *model.model_fields])
             raise ConfigError(f"[{stage}] has no option {key!r} for engine {name!r}; legal: {legal}") from None
-        why = first["msg"].removeprefix("Value error, ")
+        why = rule(first)
         if not key:
             raise ConfigError(f"[{stage}]: {why}") from None
         raise ConfigError(f"[{stage}] {key} = {str(first['input'])!r}: {why}") from None

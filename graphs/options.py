@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from graphs.session import GraphMaker
     from graphs.student_engine import ThinkForm
 
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
+BAD_INPUT, FAILED = 2, 1  # exit codes
+SIGNALLED = 128  # and the signal's number, as shells have it
+INTERRUPTED = SIGNALLED + signal.SIGINT  # Ctrl-C
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:

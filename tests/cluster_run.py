@@ -32,15 +32,19 @@ from distill.teaching.settings import Cluster, Settings, Share
 from distill.teaching.teach import settings_of, teach
 from distill.teaching.worker import Equipment, Made
 
-ROWS = 10  # two chunks: one for each node
+ROWS = 8  # two chunks: one for each node
+QUICK = Settings(calibrate=False, candidates=1)
 WAVE = Waveform(np.zeros(1600, np.float32), 16_000)
 
 
 def some_scenarios() -> list[Scenario]:
-    """Half of them dialogue, half for the talker alone: these take less time."""
+    """One for the talker alone, which takes less time, then a dialogue, and so on: a worker that is killed after its first row
+    has work left.
+    """
     drawn = list(planned(PlanOptions(turns=200, seed=3)))
     tasks = {task: [one for one in drawn if one.task == task][: ROWS // 2] for task in ("dialogue", "speak")}
-    return [one.model_copy(update={"index": k}) for k, one in enumerate(tasks["dialogue"] + tasks["speak"])]
+    pairs = zip(tasks["speak"], tasks["dialogue"], strict=True)
+    return [one.model_copy(update={"index": k}) for k, one in enumerate(one for pair in pairs for one in pair)]
 
 
 def made_into(folder: Path, equipment: Equipment, engines: Any, executor: Executor) -> str:
@@ -179,7 +183,8 @@ def told(work: Callable[[], Any]) -> str:
         return f"{type(error).__name__}: {error}"
 
 
-def errors_and_cancels(folder: Path) -> dict[str, Any]:
+def errors_and_cancels(folder: Path, mortal: Stands) -> dict[str, Any]:
+    """`mortal`: is not begun again when it dies."""
     stands, found = Stands(folder, restarts=2), {}
     asr, free = stands.for_("asr"), CancelScope()
     for case, rate in {"input": 1, "memory": 2, "other": 3, "dies_once": 5, "plain": 16_000}.items():
@@ -190,7 +195,7 @@ def errors_and_cancels(folder: Path) -> dict[str, Any]:
     found["after"] = asr.transcribe(WAVE, cancel=free).text  # one call at a time: the stopped one has ended
     found["stream"] = stopped_after_one(stands.for_("reasoning"))
     found["after_stream"] = asr.transcribe(WAVE, cancel=free).text
-    gone = Stands(folder, restarts=0).for_("asr")
+    gone = mortal.for_("asr")
     found["gone"] = told(lambda: gone.transcribe(Waveform(WAVE.samples, 6), cancel=free))
     return found | {"lost": gone.line.lost}
 
@@ -207,10 +212,10 @@ def stopped_after_one(reasoner: Any) -> list[str]:
     return seen
 
 
-def everything_else(folder: Path) -> dict[str, Any]:
+def everything_else(stands: Stands) -> dict[str, Any]:
     from cascade.tts.voice_bank import Bank
 
-    stands, free = Stands(folder, restarts=0), CancelScope()
+    free = CancelScope()
     limits = {"max_tokens": 3, "temperature": 0.0, "seed": 0, "top_logprobs": 0}
     model, voice = stands.for_("reasoning").language_model, stands.for_("tts")
     tokens = [token.text for token in model.stream([Message("user", "t")], **limits, cancel=free)]
@@ -236,7 +241,7 @@ def main(folder: Path) -> None:
     nodes.add_node(num_cpus=1, num_gpus=1, **memory)
     found: dict[str, Any] = {"nodes_s": time.monotonic() - began}
     try:
-        equipment = Equipment("embedded", (), Settings(), None)
+        equipment = Equipment("embedded", (), QUICK, None)
         engines, plain = infos(equipment), {}
         found["plain_sha256"] = made_into(folder / "plain", equipment, engines, digesting(local(equipment, 1), plain))
         found["plain_s"] = time.monotonic() - began - found["nodes_s"]
@@ -245,8 +250,9 @@ def main(folder: Path) -> None:
         import ray
 
         ray.init(nodes.address, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-        found["errors"] = errors_and_cancels(folder)
-        found["rest"] = everything_else(folder)
+        mortal = Stands(folder, restarts=0)
+        found["rest"] = everything_else(mortal)
+        found["errors"] = errors_and_cancels(folder, mortal)
         ray.shutdown()
     finally:
         nodes.shutdown()

@@ -128,6 +128,11 @@ def hang(seconds: float = 30.0) -> Callable[[CancelScope], Any]:
     return work
 
 
+def lingering(seconds: float) -> None:
+    """Leaves a thread behind for which its process waits before it ends."""
+    threading.Thread(target=time.sleep, args=(seconds,)).start()
+
+
 def slow(seconds: float, value: Any) -> Callable[[CancelScope], Any]:
     """An engine that takes a while and looks at its scope."""
 

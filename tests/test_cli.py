@@ -173,14 +173,38 @@ def test_ctrl_c_while_it_listens_is_calm(spoken: Path, tmp_path: Path) -> None:
     long = tmp_path / "long.wav"
     write_wav(long, joined([read_speech(spoken)] * 10))
     command = [sys.executable, "-m", "cli", "ask", str(long), "-o", str(tmp_path / "out.wav")]
-    program = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    time.sleep(2.5)
+    (aside := tmp_path / "aside").mkdir()
+    environment = {**os.environ, "TMPDIR": str(aside)}
+    program = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list(aside.rglob("turn-0000-user.wav")):
+        assert time.monotonic() < deadline, "the turn never began"
+        time.sleep(0.02)
+    time.sleep(0.3)
     program.send_signal(signal.SIGINT)
     shown, complaint = program.communicate(timeout=30)
-    assert program.returncode == 1
+    assert program.returncode == 130
     assert complaint.decode().splitlines()[-1] == "attune: no reply: stopped"
     assert b"failed" not in shown
     assert not (tmp_path / "out.wav").exists()
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["consent", "show"]])
+def test_ctrl_c_is_130_whatever_the_command(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def wrapping(*_: object, **__: object) -> None:
+        try:
+            interrupted()
+        except KeyboardInterrupt as error:
+            raise RuntimeError("a library's own") from error
+
+    monkeypatch.setattr("cascade.doctor.examine", wrapping)
+    monkeypatch.setattr("distill.teaching.live.consent.consent_of", interrupted)
+    result = run(*command, "--home", "/nowhere")
+    assert result.exit_code == 130, result.output
+    assert result.stderr == "\nattune: stopped\n"
 
 
 def test_leaving_and_asking_for_help() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cascade.home import default_home
-from graphs.options import FAILED, engine_options, home_option
+from graphs.options import FAILED, SIGNALLED, engine_options, home_option
 
 if TYPE_CHECKING:
     from cascade.turn import EngineInfo
@@ -31,7 +34,11 @@ CPUS = os.cpu_count() or 1
     "-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The dataset's folder."
 )
 @click.option(
-    "--turns", default=500, show_default=True, type=click.IntRange(min=1), help="Turns to make; the gates keep fewer."
+    "--turns",
+    default=500,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Turns to make; the gates keep fewer. With --scenarios: the first so many [all].",
 )
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed and profile, same dataset."
@@ -110,22 +117,29 @@ def teach(
 
     The folder holds Parquet parts that `datasets.load_dataset` opens, a card, and report.html to look at and listen to.
     """
-    from distill.teaching.run import read_settings
+    from distill.teaching.stores import open_store
     from distill.teaching.teach import teach
 
     if stream is not None:
         return _gather(out, None if stream == HERE else stream, home, once, asked)
 
-    there = read_settings(out) if resume else None
+    there = _run_in(out, resume)
     if there is not None:
         _check_explicit(ctx, out, there)
+    if cache not in (None, "none") and ray_address is None:
+        open_store(cache).close()
+    if asked["scenarios"] is not None and not _is_given(ctx, "turns"):
+        asked["turns"] = None
     given = workers if _is_given(ctx, "workers") else None
     crew = partial(_crew, workers=given, ray_address=ray_address, cluster_file=cluster_file)
-    settings, executor, plan = _going_on(there, out, cache, crew) if there else _beginning(out, cache, asked, crew)
-    try:
+    with _stopped(ctx, out):
+        settings, executor, plan = _going_on(there, out, cache, crew) if there else _beginning(out, cache, asked, crew)
         outcome = teach(out, settings, plan, executor, resume=resume)
-    except KeyboardInterrupt:
-        click.echo(f"\nattune: stopped; nothing made so far is lost: attune teach -o {out} --resume", err=True)
+    if not outcome.kept:
+        click.echo(
+            f"attune: none of {outcome.turns} turns passed the gates: no dataset came out; {out / 'report.html'} says why",
+            err=True,
+        )
         ctx.exit(FAILED)
     share = outcome.kept / outcome.turns
     click.echo(f"Kept {outcome.kept} of {outcome.turns} turns ({share:.0%}) in {out}; look at {out / 'report.html'}.")
@@ -134,12 +148,48 @@ def teach(
     click.echo(f"Dataset sha256 {outcome.dataset_sha256}")
 
 
-def _gather(out: Path, url: str | None, home: Path, once: bool, asked: dict[str, Any]) -> None:
-    """Contributed turns become rows, until Ctrl-C or, with --once, until none waits."""
-    import signal
+def _run_in(out: Path, resume: bool) -> RunSettings | None:
+    """The run to go on with; None to begin one. Raises InputError where the folder does not fit that."""
+    from cascade.errors import InputError
+    from distill.teaching.run import read_settings
 
+    if resume and not out.is_dir():
+        raise InputError(f"{out}: no such folder, so no run to go on with; leave out --resume to begin one")
+    there = read_settings(out)
+    if there is not None and not resume:
+        raise InputError(f"{out}: holds a run already; --resume goes on with it, or choose another folder")
+    return there
+
+
+@contextmanager
+def _stopped(ctx: click.Context, out: Path) -> Iterator[None]:
+    """Ctrl-C and SIGTERM stop a run alike, and it says how to go on."""
+    from distill.teaching.run import SETTINGS
+
+    caught = int(signal.SIGINT)
+
+    def stop(number: int, _: object) -> None:
+        nonlocal caught
+        caught = number
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        begun = (out / SETTINGS).is_file()
+        more = f"nothing made so far is lost: attune teach -o {out} --resume" if begun else "no run was begun yet"
+        click.echo(f"\nattune: stopped; {more}", err=True)
+        ctx.exit(SIGNALLED + caught)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _gather(out: Path, url: str | None, home: Path, once: bool, asked: dict[str, Any]) -> None:
+    """Contributed turns become rows, until Ctrl-C or SIGTERM or, with --once, until none waits."""
     from cascade.cancel import CancelScope
     from distill.teaching.dataset.manifest import MANIFEST
+    from distill.teaching.dataset.shards import PLACES, REJECTED, shards_of
     from distill.teaching.gates import verdict
     from distill.teaching.live.collect import collect
     from distill.teaching.live.forgetting import STALE, described, renew
@@ -147,7 +197,7 @@ def _gather(out: Path, url: str | None, home: Path, once: bool, asked: dict[str,
     from distill.teaching.planning import settings_from
 
     settings, cancel = settings_from(asked["settings_file"], asked["seed"]), CancelScope()
-    before = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
+    before = {number: signal.signal(number, lambda *_: cancel.cancel()) for number in (signal.SIGINT, signal.SIGTERM)}
     source = open_source(url, home, cancel=cancel, tell=lambda line: click.echo(f"attune: {line}", err=True))
     try:
         found = collect(
@@ -160,12 +210,17 @@ def _gather(out: Path, url: str | None, home: Path, once: bool, asked: dict[str,
         )
     finally:
         source.close()
-        signal.signal(signal.SIGINT, before)
-    if not any((out / name).exists() for name in (MANIFEST, STALE)):
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    with_rows = [place for place in PLACES if shards_of(out, place)]
+    if with_rows and not any((out / name).exists() for name in (MANIFEST, STALE)):
         described(out, {"source": "live turns", "gates": settings.gates.model_dump(mode="json")})
     renew(out)
     gone = f", {found.forgotten} rows of withdrawn consent deleted" if found.forgotten else ""
     click.echo(f"Kept {found.kept} turns, turned away {found.rejected}{gone}, in {out}")
+    if set(with_rows) <= {REJECTED}:
+        click.echo(f"attune: {out} holds no turn that passed the gates: there is nothing to train on", err=True)
+        sys.exit(FAILED)
 
 
 def _beginning(
@@ -227,6 +282,7 @@ def _crew(
     equipment: Equipment, *, workers: int | None, ray_address: str | None, cluster_file: Path | None
 ) -> tuple[Executor, dict[str, EngineInfo]]:
     """Who makes the rows, and the engines as they are there."""
+    click.echo("Loading the engines.", err=True)
     if ray_address is None:
         if cluster_file is not None:
             raise click.UsageError("--cluster says how a run lies on a Ray cluster; give --ray, too")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,11 +15,17 @@ from distill.teaching.settings import USER_WER, USUAL_USER_WER, Gates
 
 GATES = (
     "failed", "user_length", "user_silence", "user_clipping", "user_wer", "user_emotion", "reply_length", "reply_silence",
-    "reply_clipping", "reply_wer", "reply_emotion", "empathy", "unsafe", "critic",
+    "reply_clipping", "clarify", "reply_wer", "reply_emotion", "empathy", "unsafe", "critic",
 )  # fmt: skip
 FRAME_S = 0.02
 SILENT_DB = 40.0  # under the loudest frame
 CLIPPED = 0.999
+# How a request begins that a program may have to decline, or to answer about itself; a question mark says it anywhere.
+REQUEST = re.compile(
+    r"(?:(?:and|but|hey|hello|hi|oh|okay|so|well|please|attune) )*(?:who|whose|what|which|when|where|why|how|am|is|are|was|were"
+    r"|do|does|did|can|could|will|would|may|should|have|has|tell|play|sing|say|repeat|read|set|start|stop|search|google|look"
+    r"|turn|call|order|book|translate|spell|remind|pardon)\b"
+)
 
 
 def user_word_error(text: str | None, heard: Transcript | None) -> float | None:
@@ -37,7 +44,8 @@ def verdict(sample: Sample, gates: Gates, failures: tuple[Failure, ...] = ()) ->
     if failures:
         return tuple(f"failed: {failure.stage} {failure.kind}: {failure.message}" for failure in failures)
     return (*_of_sound("user", sample.user_speech, gates.user_s, gates), *_of_user(sample, gates),
-            *_of_sound("reply", sample.reply_speech, gates.reply_s, gates), *_of_reply(sample, gates))  # fmt: skip
+            *_of_sound("reply", sample.reply_speech, gates.reply_s, gates), *_of_strategy(sample, gates),
+            *_of_reply(sample, gates))  # fmt: skip
 
 
 def _of_sound(whose: str, wave: Waveform | None, length_s: tuple[float, float], gates: Gates) -> Iterator[str]:
@@ -72,6 +80,21 @@ def _of_user(sample: Sample, gates: Gates) -> Iterator[str]:
     asked, heard = sample.scenario.labels.emotion, sample.cues.emotion
     if gates.user_emotion_best and sample.user_emotion_agreement is not None and heard and heard.best != asked:
         yield f"user_emotion: sounds {heard.best}, asked for {asked}"
+
+
+def _of_strategy(sample: Sample, gates: Gates) -> Iterator[str]:
+    """Words that nobody wrote down are no proof that the user asked for something: they may be misheard."""
+    if sample.thought is None or sample.thought.strategy != "clarify" or not gates.clarify_requests_only:
+        return
+    if sample.scenario.text is None:
+        yield "clarify: the reply asks again or declines, and what was said is not known"
+    elif not is_request(sample.scenario.text):
+        yield "clarify: the reply asks again or declines, and nothing was asked for"
+
+
+def is_request(text: str) -> bool:
+    """A question, or something that the machine shall do."""
+    return "?" in text or any(REQUEST.match(" ".join(words_of(part))) for part in re.split(r"[.!;]", text))
 
 
 def _of_reply(sample: Sample, gates: Gates) -> Iterator[str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,6 +13,7 @@ from cascade.cancel import CancelScope
 from cascade.errors import ConfigError, InputError
 from cascade.profiles import load_profile
 from cascade.turn import Record
+from cascade.values import complaint
 from distill.teaching.records import Scenario
 from distill.teaching.settings import Settings
 from distill.teaching.user_speech import SIMULATED, people, recast
@@ -23,57 +24,54 @@ Tell = Callable[[str], None]
 
 
 def settings_from(path: Path | None, seed: int) -> Settings:
-    """Raises ConfigError naming the bad key or value."""
-    return record_from(Settings, path, seed=seed)
+    """The seed is the command's alone, for the plan rests on it, too. Raises ConfigError naming the bad key or value."""
+    given = _table_from(path)
+    if "seed" in given:
+        raise ConfigError(f"{path}: seed = {given['seed']!r} does not belong there; give it as --seed")
+    return _record_of(Settings, path, given | {"seed": seed}, hidden=("seed",))
 
 
-def record_from(model: type[R], path: Path | None, **usual: Any) -> R:
-    """A record from a TOML file over what is usual. Raises ConfigError naming the bad key or value."""
+def record_from(model: type[R], path: Path | None) -> R:
+    """A record from a TOML file. Raises ConfigError naming the bad key or value."""
+    return _record_of(model, path, _table_from(path))
+
+
+def _table_from(path: Path | None) -> dict[str, Any]:
     try:
-        given = tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
+        return tomllib.loads(path.read_text(encoding="utf-8")) if path else {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: not TOML that can be read ({error})") from None
+
+
+def _record_of(model: type[R], path: Path | None, given: dict[str, Any], hidden: Sequence[str] = ()) -> R:
     try:
-        return model.model_validate({**usual, **given})
+        return model.model_validate(given)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        legal = (
-            f"; legal: {', '.join(_within(model, first['loc']).model_fields)}"
-            if first["type"] == "extra_forbidden"
-            else ""
-        )
-        raise ConfigError(f"{path}: {key} = {str(first['input'])[:60]!r}: {first['msg']}{legal}") from None
-
-
-def _within(model: type[Record], key: tuple[int | str, ...]) -> type[Record]:
-    """The record in which a key lies."""
-    for part in key[:-1]:
-        if field := model.model_fields.get(str(part)):
-            model = (get_args(field.annotation) or (field.annotation,))[-1]
-    return model
+        raise ConfigError(f"{path}: {complaint(model, error, hidden=hidden)}") from None
 
 
 def plan_of(asked: dict[str, Any], equipment: Equipment, *, tell: Tell) -> tuple[Iterable[Scenario], dict[str, Any]]:
-    """The scenarios, drawn only as they are asked for, and the options that they rest on.
+    """The scenarios, and the options that they rest on. Those that are made are drawn only as they are asked for.
 
+    `asked["turns"]`: None: all of the user's own.
     Raises InputError for a bad line of the user's own, unless bad lines are skipped.
     """
-    origin: dict[str, Any] = {"seed": asked["seed"], "swaps": list(equipment.swaps)}
+    origin: dict[str, Any] = {"seed": asked["seed"], "swaps": list(equipment.swaps), "turns": asked["turns"]}
+    voices = equipment.settings.user_voices
+    everybody = people(Path(voices)) if voices != SIMULATED else []
     if asked["scenarios"] is not None:
         path = Path(asked["scenarios"]).absolute()
-        return _own(path, asked["seed"], asked["on_bad"], tell), origin | {
+        return _own(path, asked["seed"], asked["on_bad"], tell)[: asked["turns"]], origin | {
             "scenarios": str(path),
             "on_bad": asked["on_bad"],
         }
     writer = asked["writer"] or ("model" if _has_model(equipment) else "grammar")
-    origin |= {"turns": asked["turns"], "writer": writer}
+    origin |= {"writer": writer}
     plan = (_written if writer == "model" else _drawn)(asked, equipment, tell)
-    voices = equipment.settings.user_voices
-    return plan if voices == SIMULATED else recast(plan, people(Path(voices))), origin
+    return recast(plan, everybody) if everybody else plan, origin
 
 
-def _own(path: Path, seed: int, on_bad: str, tell: Tell) -> Iterator[Scenario]:
+def _own(path: Path, seed: int, on_bad: str, tell: Tell) -> list[Scenario]:
     from distill.teaching.scenarios.own import own_scenarios
 
     scenarios, problems = own_scenarios(path, seed)
@@ -82,7 +80,13 @@ def _own(path: Path, seed: int, on_bad: str, tell: Tell) -> Iterator[Scenario]:
         raise InputError(f"{problems[0]}{more}")
     for problem in problems:
         tell(f"attune: left out: {problem}")
-    yield from scenarios
+    unlabelled = sum(scenario.text is None for scenario in scenarios)
+    if unlabelled:
+        tell(
+            f"attune: {unlabelled} of {len(scenarios)} turns are recordings without their words: the teacher answers what the "
+            "recognizer hears, which may be wrong; labels.csv (path, text, emotion, …) says what is in them"
+        )
+    return scenarios
 
 
 def _drawn(asked: dict[str, Any], equipment: Equipment, tell: Tell) -> Iterator[Scenario]:

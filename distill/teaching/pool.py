@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing.connection import wait as ended
+from typing import Any
 
-from cascade.errors import AttuneError, EngineFailed
+from cascade.errors import EngineFailed
 from cascade.turn import EngineInfo
 from distill.teaching.worker import Equipment, Made, begin, make_rows
 
 CHUNK = 4  # scenarios at once: the same words in several tones lie side by side, and share work
 AHEAD = 2  # chunks waiting for each worker
+LEAVE_S = 5.0  # for the workers to end, once all rows are there
 DEATHS = 3  # workers lost one after another, without a row between, before the run gives up
 
 Executor = Callable[[Iterable[str]], Iterator[Made]]  # scenarios as JSON lines → rows, in any order
@@ -28,17 +33,13 @@ class WorkerDied(EngineFailed):
 def infos(equipment: Equipment) -> dict[str, EngineInfo]:
     """The engines of a profile, loaded once in a process of its own. Raises ConfigError, EngineUnavailable."""
     with _pool(1, None) as pool:
-        found = pool.submit(_infos, equipment).result()
-        if isinstance(found, str):
-            raise EngineFailed(found)
-        return found
+        with _deaf_to_ctrl_c():
+            found = pool.submit(_infos, equipment)
+        return found.result()
 
 
-def _infos(equipment: Equipment) -> dict[str, EngineInfo] | str:
-    try:
-        engines = equipment.engines()
-    except AttuneError as error:
-        return str(error)
+def _infos(equipment: Equipment) -> dict[str, EngineInfo]:
+    engines = equipment.engines()
     try:
         return {str(stage): info for stage, info in engines.infos.items()}
     finally:
@@ -50,31 +51,47 @@ def _pool(workers: int, equipment: Equipment | None) -> Iterator[ProcessPoolExec
     """Fresh processes, one thread each: more would only get in each other's way."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
-    pool = (
-        ProcessPoolExecutor(workers, mp_context=context, initializer=begin, initargs=(equipment,))
-        if equipment
-        else ProcessPoolExecutor(workers, mp_context=context)
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=begin, initargs=(equipment,))
     try:
         yield pool
     except BaseException:
-        for process in list((pool._processes or {}).values()):
+        for process in _processes(pool):
             process.kill()  # a row that is half made is made again
         pool.shutdown(wait=True, cancel_futures=True)
         raise
-    pool.shutdown(wait=True)
+    leaving = _processes(pool)
+    pool.shutdown(wait=False)
+    until = time.monotonic() + LEAVE_S
+    for process in leaving:
+        if not ended([process.sentinel], max(0.0, until - time.monotonic())):
+            process.kill()  # an engine that hangs must not keep a run that is done from ending
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """Processes that are begun meanwhile never hear it: it reaches the whole group, and this process ends them. Here it waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _processes(pool: ProcessPoolExecutor) -> list[Any]:
+    return list((pool._processes or {}).values())
 
 
 def local(equipment: Equipment, workers: int) -> Executor:
-    """An executor of `workers` processes. Raises WorkerDied where one was killed."""
+    """An executor of `workers` processes. Raises WorkerDied where one was killed, and as `Worker` where none can begin."""
 
     def execute(lines: Iterable[str]) -> Iterator[Made]:
         source = iter(lines)
         with _pool(workers, equipment) as pool:
             running: set[Future[list[Made]]] = set()
             while True:
-                while len(running) < workers * AHEAD and (chunk := list(islice(source, CHUNK))):
-                    running.add(pool.submit(make_rows, chunk))
+                with _deaf_to_ctrl_c():
+                    while len(running) < workers * AHEAD and (chunk := list(islice(source, CHUNK))):
+                        running.add(pool.submit(make_rows, chunk))
                 if not running:
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)

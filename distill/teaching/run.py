@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Run:
         return any((self.folder / name).is_file() for name in (MANIFEST, STALE))
 
     def todo(self) -> Iterator[str]:
-        """The scenarios, as JSON lines, whose rows are not there yet. Blocks of which all rows are there are closed."""
+        """The scenarios, as JSON lines, whose rows are not there yet. Blocks of which all rows are there are closed at once."""
         self._left = {}
         size, have = self.settings.settings.block, {int(path.name) for path in self._rows.iterdir()}
         closed = {int(path.name) for path in self._blocks.iterdir()}
@@ -73,10 +73,11 @@ class Run:
         self.made_before = turns - sum(self._left.values())
         for block in [block for block, left in self._left.items() if not left]:
             self._close(block)
+        return self._lines(lambda index: index // size not in closed and index not in have)
+
+    def _lines(self, wanted: Callable[[int], bool]) -> Iterator[str]:
         with (self.folder / PLAN).open(encoding="utf-8") as lines:
-            for index, line in enumerate(lines):
-                if index // size not in closed and index not in have:
-                    yield line
+            yield from (line for index, line in enumerate(lines) if wanted(index))
 
     def keep(self, made: Made) -> None:
         """Put a row down; with its last row a block becomes parts of the dataset. Raises InputError (disk)."""

@@ -24,6 +24,8 @@ class Gates(Record):
         default=0.15, ge=0, le=1
     )  # one label of seven by chance: below it sounds like another
     min_empathy: float = Field(default=0.5, ge=0, le=1)  # EPITOME: below it a reply neither reacts nor understands
+    # "I did not catch that", "I cannot look that up": right only where the user is known to have asked for something.
+    clarify_requests_only: bool = True
     user_s: tuple[float, float] = (0.5, 30.0)  # 30 s: what a Whisper encoder sees at once
     reply_s: tuple[float, float] = (0.5, 30.0)
     max_silence_share: float = Field(default=0.7, ge=0, le=1)  # more silence than that is no speech

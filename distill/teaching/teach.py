@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from distill.teaching.pool import DEATHS, Executor, WorkerDied
 from distill.teaching.progress import Progress
 from distill.teaching.records import Scenario
 from distill.teaching.run import Run, RunSettings, open_run
-from distill.teaching.worker import Equipment
+from distill.teaching.worker import Equipment, Made
 
 
 @dataclass(frozen=True)
@@ -52,24 +53,31 @@ def teach(
 
 
 def _all_rows(run: Run, executor: Executor) -> dict[str, float]:
-    progress: Progress | None = None
-    deaths = 0
-    while True:
-        lines, made = run.todo(), 0
-        try:
-            for row in executor(lines):
-                progress = progress or Progress(run.settings.turns, run.made_before)
-                run.keep(row)
-                progress.add(row)
-                made += 1
-            break
-        except WorkerDied as error:
-            deaths = 1 if made else deaths + 1
-            if deaths == DEATHS:
-                raise EngineFailed(f"{error}; what is made is kept: go on with --resume") from error
-    if progress:
-        progress.show(end=True)
-    return progress.cache_share() if progress else {}
+    lines, deaths = run.todo(), 0
+    with Progress(run.settings.turns, run.made_before) as progress:
+        while True:
+            before = progress.made
+            try:
+                with _closing(executor(lines)) as rows:
+                    for row in rows:
+                        run.keep(row)
+                        progress.add(row)
+                return progress.cache_share()
+            except WorkerDied as error:
+                deaths = 1 if progress.made > before else deaths + 1
+                if deaths == DEATHS:
+                    raise EngineFailed(f"{error}; what is made is kept: go on with --resume") from error
+                lines = run.todo()
+
+
+@contextmanager
+def _closing(rows: Iterator[Made]) -> Iterator[Iterator[Made]]:
+    """What an executor has begun ends with it: workers that go on would keep a stopped program from ending."""
+    try:
+        yield rows
+    finally:
+        if isinstance(rows, Generator):
+            rows.close()
 
 
 def _finished(run: Run, cache: dict[str, float]) -> Outcome:

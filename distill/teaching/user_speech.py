@@ -29,6 +29,7 @@ from cascade.engines import Synthesizer
 from cascade.errors import ConfigError, InputError
 from cascade.tts.voice_bank import Bank, load_bank
 from cascade.turn import Age, Emotion, EngineInfo, Gender, Record, ReplyEmotion
+from cascade.values import complaint
 from distill.teaching.records import SPLITS, Scenario, Split
 from distill.teaching.rooms import draw_channel, heard
 from distill.teaching.voices import USER_EMOTIONS, Speaker, cast_of, say
@@ -119,7 +120,11 @@ class Person:
 
 
 def people(folder: Path) -> list[Person]:
-    """Everybody in a folder of banks, by name. Raises InputError: nobody there, a bank or speaker.toml that cannot be used."""
+    """Everybody in a folder of banks, by name. Raises InputError: no folder, nobody there, a bank or speaker.toml that cannot be
+    used.
+    """
+    if not folder.is_dir():
+        raise InputError(f'user_voices = "{folder}": no such folder; legal: {SIMULATED}, or a folder of voice banks')
     found = [_person(path) for path in sorted(folder.iterdir()) if (path / "bank.toml").is_file()]
     if not found:
         raise InputError(
@@ -135,8 +140,7 @@ def _person(folder: Path) -> Person:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); it names gender, age and if wished split") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        raise InputError(f"{path}: {complaint(_Speaker, error)}") from None
     return Person(folder.name, about.gender, about.age, about.split or _drawn_split(folder.name), load_bank(folder))
 
 

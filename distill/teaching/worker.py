@@ -106,13 +106,17 @@ def table_from(row: bytes | Path) -> Any:
 # --- in a process of a pool
 
 _worker: Worker | None = None
+_trouble: Exception | None = None  # why there is none
 
 
-def begin(equipment: Equipment) -> None:
-    """A pool's initializer."""
-    global _worker
+def begin(equipment: Equipment | None) -> None:
+    """A pool's initializer; with equipment for a worker that makes rows. Raised here, an error would be told as a death."""
+    global _worker, _trouble
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _worker = Worker(equipment)
+    try:
+        _worker = Worker(equipment) if equipment else None
+    except Exception as error:
+        _trouble = error
 
 
 def _end_with_parent() -> None:
@@ -124,6 +128,8 @@ def _end_with_parent() -> None:
 
 
 def make_rows(scenarios: Sequence[str]) -> list[Made]:
-    """Scenarios as JSON → their rows."""
+    """Scenarios as JSON → their rows. Raises what kept the worker from beginning."""
+    if _trouble:
+        raise _trouble
     assert _worker is not None, "begin() runs first"
     return [_worker.row(Scenario.model_validate_json(scenario)) for scenario in scenarios]

@@ -114,14 +114,54 @@ def test_the_card_is_what_load_dataset_needs(tmp_path: Path, monkeypatch: pytest
     assert {name: len(part) for name, part in rejected.items()} == {"rejected": 6}
 
 
-def test_a_split_without_rows_is_not_promised() -> None:
-    head = front_matter(card.card_of(SETTINGS, facts_of([sample(0)])))
-    assert head["configs"] == [
-        {"config_name": "default", "data_files": [{"split": "train", "path": "train/*.parquet"}]}
-    ]
-    assert front_matter(card.card_of(SETTINGS, facts_of([sample(0, rejected=("empathy: low",))])))["configs"] == [
-        {"config_name": "rejected", "data_files": [{"split": "rejected", "path": "rejected/*.parquet"}]}
-    ]
+def test_the_code_of_the_card_runs_without_torchcodec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "TORCHCODEC_AVAILABLE", False)
+    folder = tmp_path / "data"
+    write_dataset(folder, [sample(3), talker_sample(4), sample(6), sample(5, rejected=("empathy: low",))])
+    card.write(folder, SETTINGS, Facts.of(folder))
+    blocks = re.findall(r"```python\n(.*?)```", (folder / card.CARD).read_text(), re.S)
+    assert len(blocks) == 2
+    found: dict[str, Any] = {}
+    for block in blocks:
+        exec(block.replace("path/to/this/folder", str(folder)), found)
+    assert found["row"]["user_text"] == sample(3).scenario.text
+    assert found["rate"] == 22_050
+    assert len(found["samples"]) == 11_025
+    assert soundfile.info(io.BytesIO(found["row"]["user_audio"]["bytes"])).samplerate == 16_000
+    assert found["rejected"]["rejected"][0]["rejected"] == ["empathy: low"]
+    with pytest.raises(ImportError, match="torchcodec"):  # what the casts are for
+        datasets.load_dataset(str(folder))["validation"][0]
+
+
+@pytest.mark.parametrize("samples", [[], [sample(0, rejected=("empathy: low",))]], ids=["empty", "all rejected"])
+def test_without_a_row_that_passed_nothing_loads(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_dataset(folder, samples)
+    facts = Facts.of(folder)
+    card.write(folder, SETTINGS, facts)
+    finished(folder, SETTINGS, facts)
+    assert "**No row passed the gates" in (folder / card.CARD).read_text()
+    with pytest.raises(datasets.exceptions.DataFilesNotFoundError):
+        datasets.load_dataset(str(folder))
+
+
+def test_what_has_no_rows_is_not_promised() -> None:
+    train = {"config_name": "default", "data_files": [{"split": "train", "path": "train/*.parquet"}]}
+    rejected = {"config_name": "rejected", "data_files": [{"split": "rejected", "path": "rejected/*.parquet"}]}
+    good = card.card_of(SETTINGS, facts_of([sample(0)]))
+    assert front_matter(good)["configs"] == [train]
+    assert "rejected/*" not in good
+    both = facts_of([sample(0), sample(1, rejected=("empathy: low",))])
+    assert front_matter(card.card_of(SETTINGS, both))["configs"] == [train, rejected]
 
 
 def test_the_card_tells_counts_gates_engines_and_columns(facts: Facts) -> None:

@@ -49,7 +49,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_two_nodes_give_the_same_dataset_though_a_worker_is_killed(seen: dict[str, Any]) -> None:
     two_nodes = seen["two_nodes"]
     assert two_nodes["sha256"] == seen["plain_sha256"]
-    assert two_nodes["rows"] == 10  # none doubled, though some were made twice
+    assert two_nodes["rows"] == 8  # none doubled, though some were made twice
     assert two_nodes["workers"] >= 3  # one a node, and the one in the place of the killed
     assert two_nodes["same_engines"]
 
@@ -213,10 +213,10 @@ def test_nothing_to_make_begins_no_cluster() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[stages.judging]\ngpus = 1", r"stages.judging.*'asr', 'emotion'"),
-        ("[stages.tts]\ngpu = 1", "stages.tts.gpu = '1': .*legal: gpus, cpus, engines, at_once"),
-        ("[stages.tts]\ngpus = -1", "stages.tts.gpus = '-1': .*greater than or equal to 0"),
-        ("workers = 3", "legal: stages, cpus_per_worker"),
+        ("[stages.judging]\ngpus = 1", "stages.judging = 'judging'; legal: asr, emotion"),
+        ("[stages.tts]\ngpu = 1", "stages.tts.gpu is not known; legal: gpus, cpus, engines, at_once"),
+        ("[stages.tts]\ngpus = -1", "stages.tts.gpus = -1; legal: 0 or more"),
+        ("workers = 3", "workers is not known; legal: stages, cpus_per_worker"),
     ],
 )
 def test_a_bad_file_for_the_cluster_is_one_line(tmp_path: Path, text: str, message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from live_turns import ANN, spooled
 
+import cli
 from cascade.errors import InputError
 from distill.teaching.live import consent as consents
 from distill.teaching.live.commands import consent
@@ -134,3 +135,11 @@ def test_nobody_elses_turns_are_deleted(tmp_path: Path) -> None:
     spool = spooled(tmp_path, ANN, 1, LOCAL)
     run(tmp_path, "withdraw")
     assert spool.entries() == ["sa-0"]
+
+
+def test_where_nobody_can_answer_it_says_how_to_agree(tmp_path: Path) -> None:
+    asked = CliRunner().invoke(cli.main, ["consent", "give", "--home", str(tmp_path)], input="")
+    assert asked.exit_code == 2
+    (line,) = [line for line in asked.stderr.splitlines() if line.startswith("attune: ")]
+    assert line.endswith("to agree without being asked: --yes")
+    assert consent_of(tmp_path) is None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import tone
+from fakes import thinking, tone
 
 from cascade.audio import Waveform
 from cascade.turn import Cues, EmotionCue, Failure, Scores, Transcript
@@ -49,6 +49,7 @@ def silent_after(wave: Waveform, seconds: float) -> Waveform:
     )
 
 
+CLARIFY = thinking(strategy="clarify")
 LOUD = Waveform(np.clip(tone(2.0).samples * 100, -1, 1), 16_000)
 HAPPY = Cues(emotion=EmotionCue(probabilities={"happy": 0.7, "sad": 0.3}, engine="f"))
 
@@ -65,6 +66,7 @@ HAPPY = Cues(emotion=EmotionCue(probabilities={"happy": 0.7, "sad": 0.3}, engine
         ("reply_length", {"reply_speech": tone(31.0)}),
         ("reply_silence", {"reply_speech": silent_after(tone(1.0), 9)}),
         ("reply_clipping", {"reply_speech": LOUD}),
+        ("clarify", {"thought": CLARIFY}),
         ("reply_wer", {"scores": scores(complaints=("hard to understand: word error rate 0.70 when listened to",))}),
         ("reply_emotion", {"scores": scores(emotion_agreement=0.05)}),
         ("empathy", {"scores": scores(empathy=0.2, complaints=("little empathy: 0.20 by the rubric",))}),
@@ -87,6 +89,26 @@ def test_every_gate_of_the_list_is_tried_above_and_the_others_below() -> None:
 def test_a_failed_stage_is_the_only_reason() -> None:
     failure = Failure(stage="tts", kind="timeout", message="no answer within 20 s")
     assert verdict(sample(user_wer=0.9), Gates(), (failure,)) == ("failed: tts timeout: no answer within 20 s",)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("Are you a person?", True),
+        ("Hello. What is the capital of France", True),
+        ("Okay, play some music!", True),
+        ("Say that again, please.", True),
+        ("Guess who was standing by the market last week.", False),
+        ("I know the man who wrote the book.", False),
+        ("Orderly people frighten me.", False),
+        (None, False),
+    ],
+)
+def test_to_ask_again_or_to_decline_is_right_only_where_something_was_asked_for(text: str | None, kept: bool) -> None:
+    row = sample(thought=CLARIFY)
+    row = replace(row, scenario=row.scenario.model_copy(update={"text": text}))
+    assert (verdict(row, Gates()) == ()) == kept
+    assert verdict(row, Gates(clarify_requests_only=False)) == ()
 
 
 def test_what_was_not_measured_rejects_nothing() -> None:

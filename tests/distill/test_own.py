@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from fakes import tone
 from cascade.audio import Waveform, write_wav
 from cascade.errors import InputError
 from distill.teaching.records import SPLITS, Labels, Scenario
-from distill.teaching.scenarios.own import own_scenarios
+from distill.teaching.scenarios.own import KNOWN_OF, own_scenarios
 from distill.teaching.voices import cast_of
 
 VOICES = {speaker.name: speaker for split in SPLITS for speaker in cast_of(split)}
@@ -325,3 +326,15 @@ def test_a_folder_that_cannot_be_used_at_all(tmp_path: Path, files: dict[str, st
     with pytest.raises(InputError) as raised:
         own_scenarios(tmp_path, 1)
     assert line in str(raised.value)
+
+
+def test_the_labels_of_the_readme_are_taken(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (labels,) = re.findall(r"```text\n(path,.*?)```", readme, re.S)
+    (tmp_path / "labels.csv").write_text(labels)
+    recording(tmp_path / "ann" / "job.wav")
+    (found,), problems = own_scenarios(tmp_path, 0)
+    assert problems == []
+    assert labels.splitlines()[0].split(",") == ["path", *KNOWN_OF]
+    assert (found.text, found.speaker, found.split) == ("I lost my job yesterday.", "ann", "train")
+    assert found.labels == Labels(emotion="sad", age="adult", gender="female", events=("sigh",))

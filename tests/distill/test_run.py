@@ -17,7 +17,7 @@ from distill.teaching.dataset.rows import digest_of_row, table_of
 from distill.teaching.dataset.shards import read_rows
 from distill.teaching.pool import WorkerDied
 from distill.teaching.records import SPLITS, Labels, Sample, Scenario
-from distill.teaching.run import RunSettings, open_run
+from distill.teaching.run import Run, RunSettings, open_run
 from distill.teaching.settings import Settings
 from distill.teaching.teach import teach
 from distill.teaching.worker import Made, ipc_bytes
@@ -145,6 +145,26 @@ def test_a_worker_that_dies_is_replaced_and_one_that_always_dies_ends_the_run(
 
     with pytest.raises(EngineFailed, match="go on with --resume"):
         teach(tmp_path / "e", SETTINGS, plan(), dead, resume=False)
+
+
+def test_what_stops_a_run_ends_its_executor_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that went on would keep the program from ending."""
+    ended = False
+
+    def endless(lines: Iterable[str]) -> Iterator[Made]:
+        nonlocal ended
+        try:
+            yield from map(made, lines)
+        finally:
+            ended = True
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "keep", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        teach(tmp_path / "d", SETTINGS, plan(), endless, resume=False)
+    assert ended, caught  # though its frames are still held
 
 
 def test_a_whole_run_is_left_as_it_is(undisturbed: Path) -> None:

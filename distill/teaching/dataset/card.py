@@ -42,7 +42,7 @@ def card_of(settings: Record | Mapping[str, Any], facts: Facts) -> str:
     parts = (
         _front_matter(engines, facts),
         _about(facts),
-        LOADING + _splits_as_files(facts),
+        _loading(facts) + _splits_as_files(facts),
         _counts(facts),
         _gates(facts),
         _contrasts(facts),
@@ -81,18 +81,23 @@ def _front_matter(engines: Sequence[EngineEntry], facts: Facts) -> str:
         *(f"- {tag}" for tag in ("audio", "speech", "emotion", "empathy", "dialogue", "synthetic", "attune")),
     ]
     lines += ["size_categories:", f"- {size}", "configs:"]
-    if any(facts.rows[split] for split in SPLITS):
-        lines += ["- config_name: default", "  data_files:", *_data_files(facts, SPLITS)]
-    if facts.rows[REJECTED]:
-        lines += ["- config_name: rejected", "  data_files:", *_data_files(facts, (REJECTED,))]
+    lines += ["- config_name: default", "  data_files:", *_data_files(facts)]
+    if facts.rows[REJECTED] and facts.kept:
+        lines += ["- config_name: rejected", "  data_files:", *_data_file(REJECTED)]
     return "\n".join([*lines, "---"])
 
 
-def _data_files(facts: Facts, places: Iterable[str]) -> Iterator[str]:
-    for place in places:
-        if facts.rows[place]:
-            yield f"  - split: {place}"
-            yield f"    path: {place}/*.parquet"
+def _data_files(facts: Facts) -> Iterator[str]:
+    """The splits that have rows. Where none has, train is named all the same: `load_dataset` then says that no data is there,
+    where without it it would take manifest.json, or rejected rows, for the data.
+    """
+    for split in [split for split in SPLITS if facts.rows[split]] or SPLITS[:1]:
+        yield from _data_file(split)
+
+
+def _data_file(place: str) -> Iterator[str]:
+    yield f"  - split: {place}"
+    yield f"    path: {place}/*.parquet"
 
 
 # --- sections
@@ -114,24 +119,44 @@ they hold {shown_time(facts.hours("user"))} of users' speech and {shown_time(fac
 sha256 of all rows: `{facts.dataset_sha256}` (schema version {ROW_VERSION})"""
 
 
-LOADING = """## How to load it
+CODE = """```python
+import io
+
+import soundfile
+from datasets import Audio, load_dataset
+
+rows = load_dataset("path/to/this/folder")
+for column in ("user_audio", "reply_audio"):  # as bytes; leave this out where torchcodec is installed to decode them
+    rows = rows.cast_column(column, Audio(decode=False))
+row = rows["{split}"][0]
+print(row["user_text"], row["reply_text"])
+samples, rate = soundfile.read(io.BytesIO(row["reply_audio"]["bytes"]))
+```
+
+`user_audio` is null in rows for the talker alone. Without the casts `datasets` decodes sound itself, which needs the package
+torchcodec."""
+REJECTED_CODE = """The rows that did not pass, each with its reasons:
 
 ```python
 from datasets import Audio, load_dataset
 
-rows = load_dataset("path/to/this/folder")                  # default: rows that passed; "rejected": the others, with reasons
-rows = load_dataset("parquet", data_files={"train": "path/to/this/folder/train/*.parquet"})   # the same
-print(rows["train"][0]["user_text"])
-rows["train"][0]["user_audio"]                              # decoded, where torchcodec is installed
+rejected = load_dataset("parquet", data_files={"rejected": "path/to/this/folder/rejected/*.parquet"})
+for column in ("user_audio", "reply_audio"):
+    rejected = rejected.cast_column(column, Audio(decode=False))
+print(rejected["rejected"][0]["rejected"])
+```"""
+NOTHING = (
+    "**No row passed the gates: there is nothing here to train on, and `load_dataset` of this folder finds no data.**"
+)
+FILES = "`manifest.json` holds the sha256 of each file; `report.html` shows charts and lets you hear samples.\n"
 
-# without torchcodec
-import io, soundfile
-raw = rows["train"].cast_column("user_audio", Audio(decode=False))
-samples, rate = soundfile.read(io.BytesIO(raw[0]["user_audio"]["bytes"]))
-```
 
-`manifest.json` holds the sha256 of each file; `report.html` shows charts and lets you hear samples.
-"""
+def _loading(facts: Facts) -> str:
+    """Code that runs as it stands, without torchcodec, too."""
+    split = next((split for split in SPLITS if facts.rows[split]), None)
+    parts = ["## How to load it", CODE.format(split=split) if split else NOTHING]
+    parts += [REJECTED_CODE] if facts.rows[REJECTED] else []
+    return "\n\n".join([*parts, FILES])
 
 
 def _splits_as_files(facts: Facts) -> str:

@@ -58,12 +58,25 @@ def give(stream: str | None, yes: bool, home: Path) -> None:
         click.echo("You have agreed to this already: attune consent show")
         return
     click.echo(question(place, home))
-    if not yes and not click.confirm("Do you agree?", default=False):
+    if not yes and not _agreed():
         click.echo("Nothing is given.")
         sys.exit(FAILED)
     click.echo(
         f"Thank you. You are contributor {give(home, place).contributor}; attune consent withdraw takes it back."
     )
+
+
+def _agreed() -> bool:
+    """Raises InputError where nobody can answer."""
+    from cascade.errors import InputError
+
+    try:
+        return click.confirm("Do you agree?", default=False)
+    except click.Abort as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        click.echo()
+        raise InputError("nobody answered, so nothing is given; to agree without being asked: --yes") from None
 
 
 @consent.command()
