@@ -17,7 +17,7 @@ import click
 
 from distill.teaching.commands import teach
 from distill.teaching.live.commands import consent
-from distill.training.commands import analyzer
+from distill.training.commands import analyzer, train_student
 from graphs.options import BAD_INPUT, FAILED, INTERRUPTED, answerer_options, engine_options, home_option
 from graphs.voices import voices
 
@@ -96,6 +96,7 @@ def main() -> None:
 main.add_command(teach)
 main.add_command(consent)
 main.add_command(analyzer)
+main.add_command(train_student)
 main.add_command(voices)
 
 

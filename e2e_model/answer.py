@@ -16,15 +16,14 @@ from torch import Tensor
 
 from e2e_model.encoder import CUES
 from e2e_model.errors import ConfigProblem
-from e2e_model.features import MELS_HZ, log_mel
+from e2e_model.features import log_mel
 from e2e_model.generate import Cached, device_of, prefill, sampled
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import ALOUD, ANSWERING, HEARING, TASKS, ThinkForm
 from e2e_model.respond import Audio, End, Ended, Event, Said, Text, Think
-from e2e_model.think import CLOSE, FORMS, given_pieces, told
-from e2e_model.tokenizer import Unit
+from e2e_model.think import CLOSE, FORMS, Piece, given_pieces, told
+from e2e_model.tokenizer import BROKEN, Unit
 
-BROKEN = "\ufffd"  # what a decoder puts in the place of bytes that are no whole character
 CUES_BY = ("heads", "thinker")
 
 
@@ -184,7 +183,11 @@ def respond(
     chance = torch.Generator().manual_seed(manner.seed)
     reason: Ended = "end"
     try:
-        think, thinking = _begin(lm, samples, text, history, task, manner, chance)
+        heard, pieces, thinking = _begin(lm, samples, text, history, task, manner, chance)
+        think = heard
+        if pieces is not None:
+            shown = "".join(piece.text for piece in pieces if piece.known)
+            think = told(lm.config.labels, heard, manner.think, shown + thinking.think(), given=bool(pieces))
         yield think
         if task in ALOUD:
             speaking = Speaking(lm, manner, chance, think.reply_emotion)
@@ -226,7 +229,7 @@ def _check(lm: SpeechLM, samples: np.ndarray[Any, Any] | None, text: str | None,
     for name, value, legal in (("task", task, TASKS), ("think", manner.think, FORMS), ("cues", manner.cues, CUES_BY)):
         if value not in legal:
             raise ConfigProblem(f"{name} {value!r}; legal are {', '.join(legal)}")
-    least = lm.config.sample_rate // MELS_HZ
+    least = lm.config.sample_rate // 40  # one window of the features
     if task in HEARING and (samples is None or len(samples) < least):
         raise ConfigProblem(
             f"task {task} hears speech, and got {0 if samples is None else len(samples)} samples; give it {least} or more"
@@ -329,8 +332,8 @@ def _begin(
     task: str,
     manner: Manner,
     chance: torch.Generator,
-) -> tuple[Think, Thinking]:
-    """Hears, and thinks."""
+) -> tuple[Think, list[Piece] | None, Thinking]:
+    """Hears and reads. What was heard, what of the think is given (None: there is none), and the thinker before its word."""
     if manner.stop():
         raise Stopped
     think, audio = Think(heard=text), None
@@ -349,12 +352,7 @@ def _begin(
     if manner.stop():
         raise Stopped
     states, cached = prefill(lm, row, audio)
-    thinking = Thinking(lm, manner, chance, cached, states[-1])
-    if form != "none":
-        written = thinking.think()
-        shown = "".join(piece.text for piece in pieces or () if piece.known)
-        think = told(lm.config.labels, think, form, shown + written, given=bool(pieces))
-    return think, thinking
+    return think, pieces, Thinking(lm, manner, chance, cached, states[-1])
 
 
 def hear(lm: SpeechLM, samples: np.ndarray[Any, Any]) -> tuple[Think, Tensor | None]:

@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 PACKED = "attune_packed"
+SAMPLE_BY_SAMPLE = ("cpu",)  # devices on which many small attentions cost no more than one with a mask
 
 
 def packed_attention(
@@ -36,8 +37,7 @@ def packed_attention(
     if cu_seq_lens_q is None:
         mask, plain = (attention_mask, False) if attention_mask is not None else _cached(query, key, causal)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=plain, **options)
-    elif query.device.type == "cpu":
-        # Sample by sample: the cost is that of the samples, not of the row squared.
+    elif query.device.type in SAMPLE_BY_SAMPLE:  # the cost is that of the samples, not of the row squared
         lengths = cu_seq_lens_q.diff().tolist()
         parts = zip(*(torch.split(x, lengths, dim=2) for x in (query, key, value)), strict=True)
         out = torch.cat(

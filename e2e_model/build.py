@@ -15,6 +15,8 @@ from e2e_model.errors import CheckpointProblem, ConfigProblem
 from e2e_model.model import SpeechLM
 from e2e_model.tokenizer import Speller, load_tokenizer
 
+FRONT_GAIN = 4.0  # log-mels have a deviation of about 0.4; behind the convolutions it shall be about 1
+
 
 def resolved(config: Config) -> Config:
     """The same with the sources' own configurations written in, so that it can be built without them.
@@ -65,10 +67,11 @@ def make_encoder(config: Config, pretrained: bool) -> SpeechEncoder:
 
     part = config.encoder
     network = SpeechEncoder(
-        WhisperConfig(**{**part.model, "num_mel_bins": config.mels}),
+        WhisperConfig(**{**part.model, "num_mel_bins": config.mels * part.stack}),
         window_s=part.window_s,
         padded=part.padded,
         jitter=part.jitter_positions,
+        stack=part.stack,
     )
     if pretrained and part.source:
         weights = _pretrained(WhisperModel, part.source, "encoder").encoder.state_dict()
@@ -121,9 +124,6 @@ def _config(source: str, part: str, kind: str | None) -> dict[str, Any]:
         raise CheckpointProblem(f"{source}: this is a {made.model_type} model, the {part} must be of {kind}")
     values: dict[str, Any] = made.to_diff_dict()
     values["model_type"] = made.model_type
-    for key in ("vocab_size", "num_mel_bins"):  # told even where it is the default
-        if hasattr(made, key):
-            values[key] = getattr(made, key)
     for key in ("dtype", "torch_dtype", "transformers_version", "architectures", "_name_or_path"):
         values.pop(key, None)
     return values

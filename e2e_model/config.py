@@ -43,11 +43,13 @@ class Lora:
 @dataclass(frozen=True)
 class Encoder(Part):
     """Speech encoder. window_s: it reads at most so much at once; padded: short speech is filled up to a window with
-    silence, as Whisper was trained; jitter_positions: in training, speech begins at any of its places."""
+    silence, as Whisper was trained; jitter_positions: in training, speech begins at any of its places; stack: so many frames
+    of the log-mel are read as one, for states at 50 / stack Hz."""
 
     window_s: float = 30.0
     padded: bool = False
     jitter_positions: bool = False
+    stack: int = 1
     ctc: Literal["tokens", "characters"] = "characters"  # what the CTC head spells
 
 
@@ -61,7 +63,7 @@ class EmotionEncoder:
 
 @dataclass(frozen=True)
 class Adapter:
-    """From the encoder's 50 Hz to the thinker: `stack` frames become one (4: 12.5 Hz)."""
+    """From the encoder's states to the thinker: `stack` of them become one (4 of 50 Hz: 12.5 Hz)."""
 
     stack: int = 4
     hidden: int = 512

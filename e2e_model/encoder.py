@@ -32,19 +32,23 @@ class Heard:
 
 
 class SpeechEncoder(WhisperEncoder):  # type: ignore[no-untyped-call]
-    """Whisper's encoder for utterances of any length; longer ones than its window are read window by window."""
+    """Whisper's encoder for utterances of any length; longer ones than its window are read window by window.
 
-    def __init__(self, config: WhisperConfig, *, window_s: float, padded: bool, jitter: bool) -> None:
+    With `stack` frames of the log-mel as one, its states come at 50 / stack Hz, for as much less work.
+    """
+
+    def __init__(self, config: WhisperConfig, *, window_s: float, padded: bool, jitter: bool, stack: int = 1) -> None:
         config._attn_implementation = PACKED
         super().__init__(config)
-        self.window = min(int(window_s * MELS_HZ), 2 * config.max_source_positions)
-        self.padded, self.jitter = padded, jitter
+        whole = 2 * stack  # frames of one state
+        self.window = min(int(window_s * MELS_HZ), whole * config.max_source_positions) // whole * whole
+        self.padded, self.jitter, self.stack = padded, jitter, stack
         self.mix = nn.Parameter(torch.zeros(config.encoder_layers + 1))  # weights of the layers, as SUPERB has them
 
     def forward(self, mels: Sequence[Tensor], starts: Sequence[int] | None = None) -> Heard:
         """mels: [T, M] each; starts: the place each one's first state takes (0 if not told)."""
         windows = [part for mel in mels for part in torch.split(mel, self.window)]
-        kept = [(len(part) + 1) // 2 for part in windows]
+        kept = [self._states(len(part)) for part in windows]
         starts = starts or [0] * len(mels)
         firsts = [start for mel, start in zip(mels, starts, strict=True) for _ in torch.split(mel, self.window)]
         hidden, lengths = self._front(windows, firsts)
@@ -68,6 +72,7 @@ class SpeechEncoder(WhisperEncoder):  # type: ignore[no-untyped-call]
         """Convolutions and positions: [1, S, D] and the states of each window."""
         if self.padded:
             windows = [F.pad(mel, (0, 0, 0, self.window - len(mel)), value=float(floor_of(mel))) for mel in windows]
+        windows = [self._stacked(mel) for mel in windows]
         frames = torch.tensor([len(mel) for mel in windows], device=windows[0].device)
         batch = nn.utils.rnn.pad_sequence(windows, batch_first=True).transpose(1, 2)  # [B, M, T]
         hidden = F.gelu(self.conv1(batch))
@@ -81,14 +86,25 @@ class SpeechEncoder(WhisperEncoder):  # type: ignore[no-untyped-call]
         out = torch.cat(parts)[None]
         return F.dropout(out, p=self.dropout, training=self.training), lengths
 
+    def _stacked(self, mel: Tensor) -> Tensor:
+        """[T, M] → [ceil(T / stack), M · stack], the last frame repeated."""
+        if self.stack == 1:
+            return mel
+        filled = torch.cat([mel, mel[-1:].expand(-len(mel) % self.stack, -1)])
+        return filled.reshape(-1, mel.shape[1] * self.stack)
+
+    def _states(self, frames: int) -> int:
+        """Of one window."""
+        return (-(-frames // self.stack) + 1) // 2
+
     def states_of(self, frames: int) -> int:
         """How many states speech of so many frames has."""
         whole, rest = divmod(frames, self.window)
-        return whole * ((self.window + 1) // 2) + (rest + 1) // 2
+        return whole * self._states(self.window) + self._states(rest)
 
     def start_of(self, frames: int, share: float) -> int:
         """A place to begin at, by a share 0..1 of the room there is; 0 unless this encoder is trained so."""
-        room = self.config.max_source_positions - (min(frames, self.window) + 1) // 2
+        room = self.config.max_source_positions - self._states(min(frames, self.window))
         return int(share * max(0, room)) if self.jitter else 0
 
 

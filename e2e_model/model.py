@@ -64,7 +64,8 @@ class SpeechLM(nn.Module):
                 raise ConfigProblem(
                     f"a {self.config.flavour} student hears through emotion2vec, and got no frames of it"
                 )
-            pairs = zip(emotion, heard.lengths, strict=True)
+            step = self.config.encoder.stack  # theirs come at 50 Hz
+            pairs = zip((x[::step] for x in emotion), heard.lengths, strict=True)
             beside = [torch.cat([F.pad(x[:n], (0, 0, 0, n - len(x[:n]))) for x, n in pairs]).to(heard.states)]
         audio, lengths = self.adapter([heard.states, *beside], heard.lengths)
         return heard, ctc, cues, audio, lengths

@@ -57,6 +57,12 @@ def tag_pieces(
     return pieces
 
 
+def language_pieces(paragraph: str, strategy: str | None, reply_emotion: str | None) -> list[Piece]:
+    """The language think: a paragraph, and what came of it."""
+    return [Piece(paragraph), Piece("<strategy>"), Piece(strategy or HOLE, strategy is not None), Piece("<reply>"),
+            Piece(reply_emotion or HOLE, reply_emotion is not None)]  # fmt: skip
+
+
 def read_tag(text: str, labels: Labels) -> Think:
     """A tag line, written by a thinker: what it tells that is legal; all else is not known."""
     parts = dict(re.findall(r"<(heard|age|gender|emotion|event|strategy|reply)>([^<]*)", text))
@@ -90,9 +96,9 @@ def given_pieces(think: Think, form: str, by_heads: bool) -> list[Piece] | None:
 
 def told(labels: Labels, heard: Think, form: str, text: str, given: bool) -> Think:
     """What the think came to. given: what the heads told stays theirs; what the thinker wrote is its own."""
-    if form == "language":
-        return Think(**{**vars(heard), "text": text.strip()})
     read = read_tag(text, labels)
-    if given:
+    if form == "language":
+        text = text.partition("<strategy>")[0].strip()
+    if given or form == "language":
         return Think(**{**vars(heard), "text": text, "strategy": read.strategy, "reply_emotion": read.reply_emotion})
     return Think(**{**vars(read), "probabilities": heard.probabilities})

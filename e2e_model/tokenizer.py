@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,10 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Any:
     made = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=STOP, pad_token=PAD)  # type: ignore[no-untyped-call]
     made.chat_template = TEMPLATE
     return made
+
+
+BROKEN = "\ufffd"  # what a decoder puts in the place of bytes that are no whole character
+LONGEST_CHARACTER = 4  # bytes in UTF-8, each of them a token at worst
 
 
 @dataclass(frozen=True)
@@ -103,17 +107,27 @@ class Speller:
         return {}
 
     def piece(self, token: int) -> str:
-        """The text of one token; bytes that are no whole character are left out."""
+        """The text of one token; BROKEN stands for bytes that are no whole character."""
         if token not in self._pieces:
-            self._pieces[token] = self.text([token]).replace("�", "")
+            self._pieces[token] = self.text([token])
         return self._pieces[token]
+
+    def spelt(self, reply: Sequence[int]) -> Iterator[tuple[list[int], str]]:
+        """The reply's text, each stretch with the places of its tokens: one, but where a character is spread over several."""
+        places: list[int] = []
+        for place, token in enumerate(reply):
+            places.append(place)
+            text = self.piece(token) if len(places) == 1 else self.text([reply[k] for k in places])
+            if not text.endswith(BROKEN) or len(places) == LONGEST_CHARACTER:
+                yield places, text.replace(BROKEN, "")
+                places = []
 
     def words(self, reply: Sequence[int]) -> list[list[Unit]]:
         """The reply's tokens as words of units; a word begins at a space."""
         words: list[list[Unit]] = []
         begun = False
-        for place, token in enumerate(reply):
-            for k, char in enumerate(self.piece(token).lower().replace("’", "'")):
+        for places, text in self.spelt(reply):
+            for k, char in enumerate(text.lower().replace("’", "'")):
                 if char.isspace() or not words:
                     if words and not begun:
                         words.pop()
@@ -122,14 +136,14 @@ class Speller:
                 begun = begun or not char.isspace()
                 if self.units == "tokens":
                     if k == 0 or not words[-1]:
-                        words[-1].append(Unit(token, place))
+                        words[-1] += [Unit(reply[place], place) for place in places]
                 elif char in CHARACTERS:
-                    words[-1].append(Unit(CHARACTERS.index(char), place))
+                    words[-1].append(Unit(CHARACTERS.index(char), places[-1]))
         return words if begun or not words else words[:-1]
 
     def word_texts(self, reply: Sequence[int]) -> list[str]:
         """The same words as text."""
-        return "".join(self.piece(token) for token in reply).split()
+        return "".join(text for _, text in self.spelt(reply)).split()
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from graphs.options import INTERRUPTED
+
+if TYPE_CHECKING:
+    from distill.training.run import Order
+    from e2e_model.prompts import ThinkForm
 
 
 @click.group()
@@ -51,3 +60,144 @@ def score(labels: Path, seed: int) -> None:
     from distill.training.analyzer import score, shown
 
     click.echo(shown(score(labels, seed=seed)))
+
+
+@click.command(name="train")
+@click.option(
+    "--flavour", default="nano", show_default=True, help="nano, base, full, or the path of a .toml of your own."
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The folder that `attune teach` made.",
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The run's folder.")
+@click.option("--stages", default="all", show_default=True, help="codec, understand, speak, empathise, refine.")
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder, exactly where it stopped.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--dry-run", is_flag=True, help="Only say what it would take: parameters, memory, work, time.")
+@click.option("--from", "start", type=click.Path(path_type=Path), help="Begin with another run's student.")
+@click.option(
+    "--codec", type=click.Path(path_type=Path), help="A codec's folder [nano trains its own; others: Mimi's]."
+)
+@click.option("--encoder", type=click.Path(path_type=Path), help="A Whisper's folder, in place of the flavour's.")
+@click.option("--thinker", type=click.Path(path_type=Path), help="A causal LM's folder, in place of the flavour's.")
+@click.option("--emotion-encoder", type=click.Path(path_type=Path), help="An emotion2vec's folder (flavour full).")
+@click.option(
+    "--think", "thinks", multiple=True, type=click.Choice(["tag", "language", "none"]), help="Forms to learn [all]."
+)
+@click.option("--no-vector", is_flag=True, help="Ablation: no emotion vector.")
+@click.option("--gate", type=click.Choice(["gate", "sum", "hidden"]), help="Ablation: how state and text become one.")
+@click.option("--no-label-kl", is_flag=True, help="Ablation: labels alone, without the teacher's posteriors.")
+@click.option("--steps", multiple=True, metavar="STAGE=N", help="Steps of a stage, in place of the table's.")
+@click.option("--capacity", default=4096, show_default=True, type=click.IntRange(min=256), help="Tokens of a pack.")
+@click.option("--packs", type=click.IntRange(min=1), help="Packs of a step, over all processes.")
+@click.option("--limit", type=click.IntRange(min=1), help="Learn from the first so many rows only.")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
+@click.option("--parallel", type=click.Choice(["auto", "ddp", "fsdp2"]), default="auto", show_default=True)
+@click.option("--compile", "compile_", is_flag=True, help="torch.compile the blocks.")
+@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, more work.")
+@click.pass_context
+def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
+    """Train a student from a dataset.
+
+    Many processes: accelerate launch -m cli train …
+    """
+    from cascade.errors import ConfigError, EngineUnavailable
+    from cascade.needs import extra
+
+    try:
+        from distill.training import guards, run
+        from distill.training.plan import plan_of, shown
+        from e2e_model.errors import StudentError
+    except ImportError as error:
+        raise EngineUnavailable(f"training needs {error.name}, which is not installed: {extra('train')}") from error
+    try:
+        order = _order(**asked)
+        if dry_run:
+            click.echo(shown(plan_of(order)))
+            return
+        run.run(order, partial(click.echo, err=True), _preparing)
+    except StudentError as error:
+        raise ConfigError(str(error)) from error
+    except guards.Stopped as error:
+        click.echo(f"attune: {error}", err=True)
+        ctx.exit(INTERRUPTED)
+    click.echo(f"The student is in {order.out / 'student'}: attune chat --model {order.out / 'student'}")
+
+
+def _order(
+    flavour: str,
+    stages: str,
+    thinks: tuple[ThinkForm, ...],
+    no_vector: bool,
+    gate: str | None,
+    no_label_kl: bool,
+    steps: tuple[str, ...],
+    packs: int | None,
+    dtype: str,
+    compile_: bool,
+    encoder: Path | None,
+    thinker: Path | None,
+    emotion_encoder: Path | None,
+    **same: Any,
+) -> Order:
+    """The options as an order. Raises ConfigError, StudentError."""
+    from distill.training import run
+    from distill.training.examples import Chance
+    from distill.training.stages import FEELING
+    from e2e_model.config import Config
+
+    config = Config.flavoured(flavour)
+    for part, folder in (("encoder", encoder), ("thinker", thinker)):
+        if folder is not None:
+            config = config.with_(**{part: {"source": str(folder), "model": {}}})
+    if gate is not None:
+        config = config.with_(talker={"gate": gate})
+    chance, without = Chance(), []
+    if thinks:
+        chance = replace(chance, thinks=thinks)
+    if no_vector:
+        chance, without = replace(chance, vector=0.0), [*FEELING]
+    if no_label_kl:
+        without += ["emotion_kl", "age_kl", "gender_kl"]
+    return run.Order(
+        config,
+        stages=run.parsed_stages(stages),
+        steps=run.parsed_steps(steps),
+        packs_per_step=packs,
+        chance=chance,
+        without=tuple(without),
+        dtype=_dtype(dtype),
+        compile=compile_,
+        emotion_frames=_emotion_frames(config, emotion_encoder),
+        **same,
+    )
+
+
+def _dtype(asked: str) -> Any:
+    """auto: bfloat16 where the machine computes in it."""
+    import torch
+
+    if asked != "auto":
+        return asked
+    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+def _emotion_frames(config: Any, folder: Path | None) -> Any:
+    """emotion2vec's frames for a flavour that hears through it."""
+    from cascade.errors import ConfigError
+
+    if not config.emotion_encoder.size:
+        if folder is not None:
+            raise ConfigError(f"--emotion-encoder: the flavour {config.flavour} has none; leave it out")
+        return None
+    from graphs.student_engine import emotion_frames
+
+    return emotion_frames(str(folder or config.emotion_encoder.source))
+
+
+def _preparing(done: int, of: int) -> None:
+    click.echo(f"\rfeatures and codes: {done} of {of}", nl=done == of, err=True)

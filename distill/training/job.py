@@ -38,9 +38,20 @@ class Job(Protocol):
       one by one and `compile` compiles each. Without it the model is one shard, compiled as a whole.
     """
 
-    name: str  # "codec" | "understand" | "speak" | "empathise" | "refine"
-    model: nn.Module  # model(**tensors): each objective's *sum* over the batch; what does not train needs no gradient
-    weights: Mapping[str, float]  # by objective; one that is not here is only watched
+    @property
+    def name(self) -> str:
+        """One of stages.STAGES."""
+        ...
+
+    @property
+    def model(self) -> nn.Module:
+        """model(**tensors): each objective's *sum* over the batch; what does not train needs no gradient."""
+        ...
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """By objective; one that is not here is only watched."""
+        ...
 
     def packs(self, epoch: int) -> Sequence[Any]:
         """The epoch's packs in order; the same for the same (seed, epoch)."""

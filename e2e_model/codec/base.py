@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,8 +69,11 @@ class Codec(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """sha256 over kind, configuration and weights: tokens of one codec mean nothing to another."""
+        return self._fingerprint(self.state_dict())
+
+    def _fingerprint(self, weights: Mapping[str, Tensor]) -> str:
         digest = hashlib.sha256(json.dumps([self.kind, self.config_dict()], sort_keys=True).encode())
-        for name, tensor in sorted(self.state_dict().items()):
+        for name, tensor in sorted(weights.items()):
             values = tensor.detach().float().cpu().contiguous()
             digest.update(f"{name} {list(values.shape)}".encode())
             digest.update(values.numpy().tobytes())
@@ -82,15 +84,10 @@ class Codec(nn.Module, ABC):
 
         `half`: weights in float16. What loads back is then another codec by its fingerprint, so tokens are made with that one.
         """
-        stored = {name: _stored(tensor, half) for name, tensor in self.state_dict().items()}
-        kept = {name: tensor.detach().clone() for name, tensor in self.state_dict().items()} if half else {}
-        if half:
-            self.load_state_dict(stored)
-        about = {"kind": self.kind, "config": self.config_dict(), "fingerprint": self.fingerprint()}
-        if half:
-            self.load_state_dict(kept)
+        weights = {name: _stored(tensor, half) for name, tensor in self.state_dict().items()}
+        about = {"kind": self.kind, "config": self.config_dict(), "fingerprint": self._fingerprint(weights)}
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / WEIGHTS_FILE, save(stored))
+        _write(folder / WEIGHTS_FILE, save(weights))
         _write(folder / CONFIG_FILE, (json.dumps(about, indent=1) + "\n").encode())
 
     def whole_frames(self, wave: Tensor) -> Tensor:
@@ -122,13 +119,12 @@ def _stored(tensor: Tensor, half: bool) -> Tensor:
 
 def _write(path: Path, data: bytes) -> None:
     """Whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with beside.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

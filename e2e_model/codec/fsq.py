@@ -36,14 +36,14 @@ class FsqConfig:
     levels: tuple[int, ...] = (8, 8, 8, 8)
     kernel_size: int = 5
     expansion: int = 3  # width of a block's hidden layer, times its own
-    encoder_width: int = 160
-    encoder_fine_blocks: int = 2  # at the rate of the STFT
+    encoder_width: int = 192
+    encoder_fine_blocks: int = 1  # at the rate of the STFT
     encoder_blocks: int = 2  # at the rate of the tokens
     encoder_delay_frames: int = 2
     decoder_width: int = 256
-    decoder_blocks: int = 4  # at the rate of the tokens
+    decoder_blocks: int = 3  # at the rate of the tokens
     decoder_fine_width: int = 192
-    decoder_fine_blocks: int = 4  # at the rate of the STFT
+    decoder_fine_blocks: int = 3  # at the rate of the STFT
     decoder_delay_frames: int = 1
 
     def __post_init__(self) -> None:
@@ -55,9 +55,9 @@ class FsqConfig:
                 raise ConfigProblem(f"codec: {name} = {value!r}; whole numbers from {least} are legal")
         if min(self.levels) < 2:
             raise ConfigProblem(f"codec: levels = {self.levels}; each is 2 or more")
-        if self.n_fft % self.hop_length or (self.n_fft - self.hop_length) % 2:
+        if self.n_fft % self.hop_length or self.n_fft == self.hop_length or (self.n_fft - self.hop_length) % 2:
             raise ConfigProblem(
-                f"codec: n_fft = {self.n_fft}, hop_length = {self.hop_length}; n_fft must be a multiple, their difference even"
+                f"codec: n_fft = {self.n_fft}, hop_length = {self.hop_length}; twice the hop or more is legal, a multiple, their difference even"
             )
 
 
@@ -144,28 +144,27 @@ class Quantizer(nn.Module):
 class Block(nn.Module):
     """A ConvNeXt block (Liu et al., arXiv 2201.03545) over time, as in Vocos (arXiv 2306.00814), causal."""
 
-    def __init__(self, width: int, kernel_size: int, expansion: int, depth: int) -> None:
+    def __init__(self, width: int, kernel_size: int, expansion: int) -> None:
         super().__init__()
         self.past = kernel_size - 1
         self.mix = nn.Conv1d(width, width, kernel_size, groups=width)
         self.norm = nn.LayerNorm(width)
         self.widen = nn.Linear(width, expansion * width)
         self.narrow = nn.Linear(expansion * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 1 / max(1, depth)))
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """x: [B, T, D]; past: [B, kernel - 1, D], the inputs before. Returns [B, T, D] and the past of the next call."""
         seen = torch.cat([past.to(x.dtype), x], dim=1)
         mixed = self.mix(seen.transpose(1, 2)).transpose(1, 2)
         y = self.narrow(functional.gelu(self.widen(self.norm(mixed)), approximate="tanh"))
-        return x + self.scale * y, seen[:, seen.shape[1] - self.past :]
+        return x + y, seen[:, seen.shape[1] - self.past :]
 
 
 class Blocks(nn.Module):
     def __init__(self, count: int, width: int, config: FsqConfig) -> None:
         super().__init__()
         self.width = width
-        self.blocks = nn.ModuleList(Block(width, config.kernel_size, config.expansion, count) for _ in range(count))
+        self.blocks = nn.ModuleList(Block(width, config.kernel_size, config.expansion) for _ in range(count))
 
     def forward(self, x: Tensor, memory: Memory) -> tuple[Tensor, Memory]:
         """x: [B, T, D]."""
@@ -192,7 +191,7 @@ class Encoder(nn.Module):
         self.fine = Blocks(config.encoder_fine_blocks, width, config)
         self.down = nn.Linear(config.stride * width, width)
         self.coarse = Blocks(config.encoder_blocks, width, config)
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width)  # without it the latents may saturate, and the codebook collapse
         self.leave = nn.Linear(width, len(config.levels))
 
     def forward(self, wave: Tensor) -> Tensor:
@@ -253,6 +252,9 @@ class Decoder(nn.Module):
         nn.init.constant_(self.magnitude.bias, -2.0)  # speech is quiet in most places
         self.window: Tensor
         self.register_buffer("window", torch.hann_window(config.n_fft), persistent=False)
+        # Phase zero is a pulse in the middle of the window; it would be at its edge, where the window is zero.
+        self.center: Tensor
+        self.register_buffer("center", torch.arange(bins) % 2, persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """values: [B, T, levels]. Returns [B, T · samples_per_frame]."""
@@ -279,9 +281,11 @@ class Decoder(nn.Module):
         x = self.up(x)
         x, fine = self.fine(x.reshape(x.shape[0], x.shape[1] * self.config.stride, -1), memory[1])
         x = self.norm(x)
-        log_magnitude, phase = self.magnitude(x).float(), self.phase(x).float()
+        log_magnitude, half_turns = self.magnitude(x).float(), self.phase(x).float()
         with torch.autocast(x.device.type, enabled=False):
-            spectrum = torch.polar(log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), phase)
+            spectrum = torch.polar(
+                log_magnitude.clamp(max=MAX_LOG_MAGNITUDE).exp(), math.pi * (half_turns + self.center)
+            )
             return torch.fft.irfft(spectrum, self.config.n_fft) * self.window, (coarse, fine)
 
     def overlapped(self, frames: Tensor) -> tuple[Tensor, Tensor]:

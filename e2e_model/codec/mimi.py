@@ -107,7 +107,7 @@ class MimiStream:
 
     def __init__(self, codec: MimiCodec) -> None:
         self._quantizer = codec.model.quantizer
-        self._decoder: Any = codec.model
+        self._decoder: Any = codec.model.decoder
         self._samples_per_state = codec.samples_per_frame // codec.model.config.latent_stride
         self._stride = codec.model.config.latent_stride
         self._reach = seanet_reach(codec.model.config)

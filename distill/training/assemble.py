@@ -1,0 +1,108 @@
+"""A student for a dataset: its tokenizer, the space of its emotion vector, what its labels can teach, and its codec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from cascade.errors import InputError
+from distill.training.data import Dataset, Row
+from e2e_model.build import build
+from e2e_model.config import Config
+from e2e_model.encoder import CUES
+from e2e_model.model import SpeechLM
+from e2e_model.prompts import ASKED, THINKING
+from e2e_model.think import spoken_words, tag_pieces
+from e2e_model.tokenizer import train_tokenizer
+
+LEAST_LABELS = 2  # a cue with fewer different labels teaches nothing
+
+
+def fitted(config: Config, dataset: Dataset) -> Config:
+    """The configuration for this dataset. Raises InputError: labels that this student has lost."""
+    rows = dataset.rows("train")
+    check_labels(config, dataset)
+    spaces = {row.vector_space for row in rows if row.reply_vector is not None}
+    if len(spaces) > 1:
+        names = ", ".join(sorted(map(str, spaces)))
+        raise InputError(
+            f"{dataset.folder}: reply vectors of {len(spaces)} spaces ({names}); train on a dataset with one"
+        )
+    size = next((len(row.reply_vector) for row in rows if row.reply_vector is not None), 0)
+    told = [name for name in CUES if len(labels_of(rows, name)) >= LEAST_LABELS]
+    return config.with_(vector={"size": size, "space": next(iter(spaces), None) or ""}, told=tuple(told))
+
+
+def labels_of(rows: list[Row], cue: str) -> set[str]:
+    """The different labels of a cue that are there."""
+    if cue == "events":
+        known = [row.user_events for row in rows if row.user_events is not None]
+        return {event for events in known for event in events or ("none",)}
+    return {value for row in rows if (value := getattr(row, f"user_{cue}"))}
+
+
+def check_labels(config: Config, dataset: Dataset) -> None:
+    """Every label of the dataset has its output in the student. Raises InputError."""
+    rows = [*dataset.rows("train"), *dataset.rows("validation")]
+    held = {name: labels_of(rows, name) - {"none"} for name in CUES}
+    held["strategy"] = {row.strategy for row in rows if row.strategy}
+    held["reply_emotion"] = {row.reply_emotion for row in rows if row.reply_emotion}
+    for name, labels in held.items():
+        if lost := sorted(labels - set(getattr(config.labels, name))):
+            raise InputError(
+                f"{dataset.folder}: {name} {lost[0]!r} is no label of this student, which has "
+                f"{', '.join(getattr(config.labels, name))}; take a configuration that has it"
+            )
+
+
+def texts_of(rows: list[Row]) -> Iterator[str]:
+    """What a tokenizer of this dataset's own must be able to write well."""
+    yield from ASKED.values()
+    yield from THINKING.values()
+    for row in rows:
+        if row.user_text:
+            heard = spoken_words(row.user_text)
+            cues = {
+                "emotion": row.user_emotion,
+                "age": row.user_age,
+                "gender": row.user_gender,
+                "events": row.user_events,
+            }
+            yield row.user_text
+            yield "".join(piece.text for piece in tag_pieces(heard, cues, row.strategy, row.reply_emotion))
+        for text in (row.reply_text, row.think_language, row.worst_text):
+            if text:
+                yield text
+
+
+def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> SpeechLM:
+    """A student that has learnt nothing yet (but what its sources know)."""
+    rows = dataset.rows("train")
+    config = fitted(config, dataset)
+    tokenizer = train_tokenizer(texts_of(rows), config.vocabulary) if config.vocabulary else None
+    lm = build(config, codec, tokenizer, seed=seed)
+    vectors = [row.reply_vector for row in rows if row.reply_vector is not None]
+    if vectors:
+        stacked = torch.from_numpy(np.stack(vectors)).float()  # [N, D]
+        lm.vector.mean.copy_(stacked.mean(0))
+        lm.vector.deviation.copy_(stacked.std(0, unbiased=False).clamp(min=1e-3))
+    return lm
+
+
+def set_training(lm: SpeechLM, parts: tuple[str, ...]) -> None:
+    """Only these parts learn; of a thinker with low-rank adapters, the adapters."""
+    for parameter in lm.parameters():
+        parameter.requires_grad_(False)
+    for part in parts:
+        for name, parameter in lm.part_parameters(part):
+            untold = [f"heads.cues.{cue}." for cue in CUES if cue not in lm.config.told]
+            fixed = name == "encoder.embed_positions.weight" or name.startswith(tuple(untold))  # sinusoids; no labels
+            below = part == "thinker" and lm.config.thinker.lora is not None and "lora_" not in name
+            parameter.requires_grad_(not (fixed or below))
+
+
+def mel_key(config: Config) -> str:
+    return f"whisper log-mel, {config.mels} mels"

@@ -1,0 +1,201 @@
+"""Dataset row → what the student reads, writes, hears and says, with all the chance of one epoch."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from distill.training.data import Row as Turn
+from e2e_model.model import SpeechLM
+from e2e_model.prompts import Row, ThinkForm
+from e2e_model.respond import Said
+from e2e_model.rows import Spoken, spoken
+from e2e_model.think import Piece, language_pieces, spoken_words, tag_pieces
+
+LABEL_TASKS = ("emotion", "age", "gender", "event", "labels")
+Rng = np.random.Generator
+Kind = Literal["reply", "transcript", "labels"]  # what the tokens after the think are
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What is left to chance in training, and the ablations. thinks: forms that may be asked for, one at random (with "none"
+    among them thinking can be skipped). given: how often the tag's cues are told by the heads, so that writing them counts in
+    no loss; wrong_word, no_word: how often such a word is misheard or missed; hole: how often a label is hidden; told: how
+    often the talker is told the reply's emotion by name; vector: how often by the vector."""
+
+    thinks: tuple[ThinkForm, ...] = ("tag", "tag", "tag", "language", "none")
+    given: float = 0.8
+    wrong_word: float = 0.03
+    no_word: float = 0.02
+    hole: float = 0.05
+    told: float = 0.7
+    vector: float = 0.8
+    masks: int = 2  # SpecAugment (Park et al., arXiv 1904.08779): masks of each kind
+    gain: float = 0.06  # log-mel's units (a quarter decade of power each): level by chance
+
+    def still(self) -> Chance:
+        """For what is held out: the first form of think, everything told."""
+        return replace(
+            self, thinks=self.thinks[:1], given=1.0 if self.given else 0.0, wrong_word=0, no_word=0, hole=0,
+            told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, masks=0, gain=0,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One row of the thinker and what belongs to it. utterance: hears speech; spoken: is spoken aloud."""
+
+    turn: Turn
+    task: str
+    row: Row
+    kind: Kind
+    hears: bool
+    spoken: Spoken | None = None
+    vector_on: bool = False
+    use_true: bool = False
+    felt: bool = False  # has a reply whose voice the emotion head can learn
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Makes examples for one student. words: of the training split, to mishear; codes: by row, None before there is a codec."""
+
+    lm: SpeechLM
+    chance: Chance
+    codes: Any = None
+    words: Sequence[str] = field(default_factory=tuple)
+
+    def of(self, source: str, turn: Turn, rng: Rng, speech: int, true_share: float) -> list[Example]:
+        """The examples of one item. speech: the adapter's states of its utterance; true_share: how often the talker gets the
+        true vector."""
+        if source == "understanding":
+            task = LABEL_TASKS[int(rng.integers(len(LABEL_TASKS)))]
+            return [self.transcript(turn, speech), *self.labels(turn, task, speech)]
+        if source == "writing":
+            return [self.answer(turn, "text→text", rng, 0, true_share)]
+        if source == "speaking":
+            return [self.said(turn, rng, true_share)]
+        return [self.answer(turn, "speech→speech", rng, speech, true_share)]
+
+    def transcript(self, turn: Turn, speech: int) -> Example:
+        text = spoken_words(turn.user_text or "")
+        return Example(turn, "asr", self._row("asr", speech=speech, reply=text), "transcript", True)
+
+    def labels(self, turn: Turn, task: str, speech: int) -> list[Example]:
+        """One label, or all, in the tag's form; nothing where none is known."""
+        cues = cues_of(turn, self.lm.config.told)
+        asked = {"emotion": cues["emotion"], "age": cues["age"], "gender": cues["gender"], "event": cues["events"]}
+        if task != "labels":
+            asked = {task: asked[task]}
+        marks = {"emotion": "<emotion>", "age": "<age>", "gender": "<gender>", "event": "<event>"}
+        told = [f"{marks[k]}{_one(v)}" for k, v in asked.items() if v is not None]
+        if len(told) < len(asked) and (task != "labels" or not told):
+            return []
+        return [Example(turn, task, self._row(task, speech=speech, reply="".join(told)), "labels", True)]
+
+    def answer(self, turn: Turn, task: str, rng: Rng, speech: int, true_share: float) -> Example:
+        """The dialogue: think and reply."""
+        hears = task.startswith("speech")
+        form = self.chance.thinks[int(rng.integers(len(self.chance.thinks)))]
+        given = bool(rng.random() < self.chance.given) or not hears
+        row = self.lm.prompter.row(
+            task,
+            form,
+            speech=speech if hears and self.lm.config.thinker.hears else 0,
+            text=None if hears else turn.user_text,
+            history=history_of(turn),
+            pieces=self.pieces(turn, form, given and hears, rng),
+            reply=turn.reply_text,
+            given=given,
+        )
+        aloud = task.endswith("→speech") and self.codes is not None
+        told = turn.reply_emotion if form == "tag" else None
+        return self._voiced(Example(turn, task, row, "reply", hears), aloud, rng, told, true_share)
+
+    def pieces(self, turn: Turn, form: str, misheard: bool, rng: Rng) -> list[Piece] | None:
+        """The think, with what a recognizer would get wrong, where it is given by one."""
+        if form == "none":
+            return None
+        if form == "language":
+            return (
+                language_pieces(turn.think_language, turn.strategy, turn.reply_emotion) if turn.think_language else None
+            )
+        words = spoken_words(turn.user_text or "").split()
+        if misheard:
+            words = self._misheard(words, rng)
+        cues = {
+            name: None if rng.random() < self.chance.hole else value
+            for name, value in cues_of(turn, self.lm.config.told).items()
+        }
+        return tag_pieces(" ".join(words), cues, turn.strategy, turn.reply_emotion)
+
+    def _misheard(self, words: list[str], rng: Rng) -> list[str]:
+        heard = []
+        for word in words:
+            lot = rng.random()
+            if lot < self.chance.no_word:
+                continue
+            wrong = lot < self.chance.no_word + self.chance.wrong_word and len(self.words) > 0
+            heard.append(self.words[int(rng.integers(len(self.words)))] if wrong else word)
+        return heard
+
+    def said(self, turn: Turn, rng: Rng, true_share: float) -> Example:
+        """The reply's text, to be spoken as it stands."""
+        told = turn.reply_emotion if rng.random() < self.chance.told else None
+        row = self._row("speak", text=turn.reply_text, reply=turn.reply_text, asks_reply=False, emotion=told)
+        return self._voiced(
+            Example(turn, "speak", row, "reply", False), self.codes is not None, rng, turn.reply_emotion, true_share
+        )
+
+    def _row(self, task: str, **parts: Any) -> Row:
+        if parts.get("speech") and not self.lm.config.thinker.hears:
+            parts["speech"] = 0
+        return self.lm.prompter.row(task, "none", **parts)
+
+    def _voiced(self, example: Example, aloud: bool, rng: Rng, emotion: str | None, true_share: float) -> Example:
+        turn, names = example.turn, self.lm.config.labels.reply_emotion
+        felt = turn.reply_vector is not None
+        tells, on = rng.random() < self.chance.told, felt and rng.random() < self.chance.vector
+        true = on and rng.random() < true_share
+        made = None
+        if aloud:
+            first, end = example.row.reply
+            made = spoken(
+                self.lm.speller,
+                example.row.ids[first:end],
+                self.codes(turn),
+                self.lm.config.talker,
+                emotion=names.index(emotion) if tells and emotion in names else len(names),
+                timed=turn.reply_words,
+                frame_rate=self.lm.codec.frame_rate,
+            )
+        return replace(example, spoken=made, vector_on=bool(on), use_true=bool(true), felt=felt)
+
+
+def cues_of(turn: Turn, told: Sequence[str]) -> dict[str, Any]:
+    """What is known of the voice; None where not known, or where this dataset cannot teach it."""
+    cues = {
+        "emotion": turn.user_emotion,
+        "age": turn.user_age,
+        "gender": turn.user_gender,
+        "events": turn.user_events,
+    }
+    return {name: value if name in told else None for name, value in cues.items()}
+
+
+def history_of(turn: Turn) -> list[Said]:
+    return [Said(exchange.said, exchange.replied) for exchange in turn.history]
+
+
+def rng_of(seed: int, epoch: int, source: str, turn: Turn) -> Rng:
+    """All chance of one item in one epoch, whatever lies beside it; epoch −1: held out."""
+    return np.random.default_rng([seed, epoch + 1, zlib.crc32(f"{source} {turn.id}".encode())])
+
+
+def _one(value: Any) -> str:
+    return value if isinstance(value, str) else "+".join(value) or "none"

@@ -1,0 +1,305 @@
+"""A whole training run: from a dataset to a student, stage after stage, in one folder that can be gone on with.
+
+RUN/settings.json is written first; RUN/student holds the student as it stood after the last stage that was finished; each
+stage has a folder of its own (loop.py), with done.json when it is through.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from cascade.audio import Samples, Waveform
+from cascade.errors import ConfigError, InputError
+from distill.teaching.dataset.shards import whole_file
+from distill.training import checkpoints, guards
+from distill.training.assemble import assembled, check_labels, fitted, mel_key, set_training
+from distill.training.codec_job import CodecJob
+from distill.training.data import Dataset, Row, open_dataset
+from distill.training.examples import Chance
+from distill.training.job import Result
+from distill.training.loop import train
+from distill.training.parallel import is_first, processes
+from distill.training.prepared import Prepared, prepare
+from distill.training.refine import RefineJob
+from distill.training.stages import STAGES, TABLE, Stage, StageName, scaled
+from distill.training.student_job import StudentJob
+from e2e_model.build import resolved
+from e2e_model.codec import FsqCodec, FsqConfig, MimiCodec, load_codec
+from e2e_model.config import Config
+from e2e_model.features import log_mel
+from e2e_model.model import SpeechLM
+
+DONE = "done.json"
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for. steps, epochs: by stage, in place of the table's; limit: train on the first so many rows only;
+    start: another student's folder to begin with; codec: a codec's folder, then stage 0 is left out."""
+
+    config: Config
+    data: Path
+    out: Path
+    stages: tuple[StageName, ...] = STAGES
+    seed: int = 0
+    resume: bool = False
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    capacity: int = 4096
+    packs_per_step: int | None = None
+    steps: Mapping[str, int] = field(default_factory=dict)
+    limit: int | None = None
+    chance: Chance = field(default_factory=Chance)
+    without: tuple[str, ...] = ()  # objectives that are switched off
+    start: Path | None = None
+    codec: Path | None = None
+    parallel: Literal["auto", "ddp", "fsdp2"] = "auto"
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    emotion_frames: Callable[[Samples], Any] | None = None
+
+    def settings(self, dataset: Dataset) -> dict[str, Any]:
+        """What makes this run this run."""
+        return {
+            "config": self.config.plain(),
+            "dataset": dataset.sha256,
+            "stages": list(self.stages),
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "capacity": self.capacity,
+            "packs_per_step": self.packs_per_step,
+            "steps": dict(self.steps),
+            "limit": self.limit,
+            "chance": dataclasses.asdict(self.chance),
+            "without": list(self.without),
+            "start": str(self.start) if self.start else None,
+            "codec": str(self.codec) if self.codec else None,
+            "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
+        }
+
+    def stage(self, name: StageName) -> Stage:
+        """A stage of the table, as this order wants it."""
+        made = scaled(TABLE[name], pretrained=self.config.thinker.source is not None, dtype=self.dtype)
+        schedule = dataclasses.replace(
+            made.schedule,
+            parallel=self.parallel,
+            compile=self.compile,
+            gradient_checkpointing=self.gradient_checkpointing,
+            packs_per_step=self.packs_per_step or made.schedule.packs_per_step,
+        )
+        if name in self.steps:
+            schedule = dataclasses.replace(schedule, steps=self.steps[name], epochs=None)
+        kept = {name: weight for name, weight in made.objectives.items() if name not in self.without}
+        return dataclasses.replace(made, schedule=schedule, objectives=kept)
+
+
+def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[str, Result]:
+    """Every stage that is not done yet. Raises AttuneError, StudentError; guards.Stopped when a signal ends it."""
+    dataset = open_dataset(order.data)
+    order = dataclasses.replace(order, config=resolved(order.config))
+    check_labels(order.config, dataset)
+    order.out.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Result] = {}
+    with guards.open_run(order.out, order.settings(dataset), resume=order.resume):
+        if "codec" in order.stages and order.codec is None and order.config.codec.kind == "fsq":
+            results |= _codec_stage(order, dataset, tell)
+        student = [name for name in order.stages if name != "codec"]
+        if not student:
+            return results
+        codec = codec_of(order)
+        lm = _begun(order, dataset, codec)
+        lm.emotion_frames = order.emotion_frames
+        prepared = _prepared(order, lm, dataset, progress)
+        for name in student:
+            if _done(order.out / name):
+                tell(f"{name}: done")
+                continue
+            results[name] = _student_stage(order, order.stage(name), lm, dataset, prepared, tell)
+    return results
+
+
+def _codec_stage(order: Order, dataset: Dataset, tell: Tell) -> dict[str, Result]:
+    folder = order.out / "codec"
+    if _done(folder):
+        tell("codec: done")
+        return {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(order.seed)
+        codec = FsqCodec(FsqConfig())
+    stage = order.stage("codec")
+    train_, held_out = (Sounds(dataset, dataset.rows(split), codec.sample_rate) for split in ("train", "validation"))
+    job = CodecJob(codec, train_, held_out, seed=order.seed)
+    result = train(job, stage.schedule, order.out, seed=order.seed, resume=order.resume, tell=tell)
+    checkpoints.use_best(folder, job.model)
+    if is_first():
+        codec.cpu().save(folder / "weights")
+        _finish(folder, result)
+    return {"codec": result}
+
+
+class Sounds:
+    """Every sound of a dataset, the users' and the replies', read when asked."""
+
+    def __init__(self, dataset: Dataset, rows: list[Row], sample_rate: int) -> None:
+        self._dataset, self._rate = dataset, sample_rate
+        self._all: list[tuple[Row, Literal["user", "reply"]]] = [(row, "user") for row in rows if row.user_duration_s]
+        self._all += [(row, "reply") for row in rows if row.reply_duration_s]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __getitem__(self, index: int, /) -> Samples:
+        sound = self._dataset.audio(*self._all[index])
+        assert sound is not None, "it has a length, so it is there"
+        return Waveform(*sound).resampled(self._rate).samples
+
+
+def codec_of(order: Order) -> Any:
+    """The codec that this run speaks in. Raises ConfigError: there is none."""
+    own = order.out / "codec" / "weights"
+    if order.config.codec.kind == "mimi":
+        source = order.codec or Path(order.config.codec.source or "")
+        if not source.is_dir():
+            raise ConfigError(f"codec: {source} is no folder; give Mimi's with --codec (huggingface.co/kyutai/mimi)")
+        return MimiCodec.from_pretrained(source, codebooks=order.config.codec.codebooks)
+    if order.codec is not None:
+        return load_codec(order.codec)
+    if own.is_dir():
+        return load_codec(own)
+    if order.start is not None:
+        return load_codec(order.start / "codec")
+    raise ConfigError("codec: this run has none yet; let it have the stage codec, or give one with --codec")
+
+
+def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
+    """The student as it stood after the last stage, or as it begins. Raises InputError: another codec or label map."""
+    there = order.out / "student"
+    place = there if (there / "student.json").is_file() else order.start
+    if place is None:
+        lm = assembled(order.config, dataset, codec, seed=order.seed)
+        _save(order, lm, dataset, [])
+        return lm
+    sources = {part: source for part in ("encoder", "thinker") if (source := getattr(order.config, part).source)}
+    lm = SpeechLM.from_pretrained(place, device="cpu", **sources)
+    if lm.codec.fingerprint() != codec.fingerprint():
+        raise InputError(
+            f"{place}: this student speaks in the tokens of another codec; give its own with --codec {place / 'codec'}"
+        )
+    check_labels(lm.config, dataset)
+    wanted = fitted(lm.config, dataset)
+    if wanted.vector != lm.config.vector:
+        raise InputError(
+            f"{place}: its emotion vector lives in the space {lm.config.vector.space!r} ({lm.config.vector.size}), the "
+            f"dataset's in {wanted.vector.space!r} ({wanted.vector.size}); take a dataset of the same analyzer"
+        )
+    return lm
+
+
+def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Callable[[int, int], None]) -> Prepared:
+    """Features and codes, made once; other processes wait for the first."""
+
+    def mel(samples: Samples) -> Any:
+        return log_mel(samples, mels=lm.config.mels, sample_rate=lm.config.sample_rate)
+
+    with processes().main_process_first():
+        return prepare(
+            dataset,
+            mel=mel,
+            sample_rate=lm.config.sample_rate,
+            mel_key=mel_key(lm.config),
+            codec=lm.codec,
+            folder=order.out / "prepared",
+            progress=progress if is_first() else lambda *_: None,
+        )
+
+
+def _student_stage(
+    order: Order, stage: Stage, lm: SpeechLM, dataset: Dataset, prepared: Prepared, tell: Tell
+) -> Result:
+    parts = stage.pretrained if lm.config.thinker.source else stage.from_zero
+    set_training(lm, parts)
+    kind = RefineJob if stage.name == "refine" else StudentJob
+    job = kind(
+        stage,
+        lm,
+        dataset,
+        prepared,
+        capacity=order.capacity,
+        seed=order.seed,
+        chance=order.chance,
+        limit=order.limit,
+    )
+    result = train(job, stage.schedule, order.out, seed=order.seed, resume=order.resume, tell=tell)
+    checkpoints.use_best(order.out / stage.name, job.model)
+    lm.cpu().eval()
+    if is_first():
+        done = [name for name in STAGES if _done(order.out / name)]
+        _save(order, lm, dataset, [*done, stage.name])
+        _finish(order.out / stage.name, result)
+    return result
+
+
+def _save(order: Order, lm: SpeechLM, dataset: Dataset, done: list[str]) -> None:
+    if not is_first():
+        return
+    lm.save_pretrained(
+        order.out / "student",
+        whole=order.config.thinker.source is None,
+        flavour=order.config.flavour,
+        dataset=dataset.sha256,
+        stages=done,
+        seed=order.seed,
+        commit=commit(),
+        attune=version("attune"),
+    )
+
+
+def commit() -> str | None:
+    """Of the code that trains, where it lies in a clone."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _done(stage: Path) -> bool:
+    return (stage / DONE).is_file()
+
+
+def _finish(stage: Path, result: Result) -> None:
+    with whole_file(stage / DONE) as file:
+        file.write(json.dumps(dataclasses.asdict(result), indent=1).encode() + b"\n")
+
+
+def parsed_stages(text: str) -> tuple[StageName, ...]:
+    """ "all", or names with commas, in the table's order. Raises ConfigError."""
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    if asked == ["all"]:
+        return STAGES
+    wrong = next((name for name in asked if name not in STAGES), None)
+    if wrong is not None or not asked:
+        raise ConfigError(f"stage {wrong!r}: choose all, or some of {', '.join(STAGES)} with commas between")
+    return tuple(name for name in STAGES if name in asked)
+
+
+def parsed_steps(texts: tuple[str, ...]) -> dict[str, int]:
+    """("speak=500", …) as a table. Raises ConfigError."""
+    steps: dict[str, int] = {}
+    for text in texts:
+        name, _, count = text.partition("=")
+        if name not in STAGES or not count.isdigit() or not int(count):
+            raise ConfigError(f"--steps {text}: give stage=N with a stage of {', '.join(STAGES)} and N from 1 on")
+        steps[name] = int(count)
+    return steps

@@ -1,0 +1,310 @@
+"""Answers step by step: cached as uncached, streamed as whole, the same by seed, stopped within a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from answers import LIVELY, RATE, SPEECH, Choices, answered, joined, limited, lively, scripted, text_of, watched
+from students import SENTENCES, SMALL_DECODER, base, nano
+from torch import Tensor
+
+from e2e_model.answer import hear
+from e2e_model.interleave import Step, by_ratio, by_words
+from e2e_model.model import SpeechLM
+from e2e_model.prompts import Row
+from e2e_model.respond import Audio, End, Event, Text, Think
+from e2e_model.rows import Spoken, gathered, written
+from e2e_model.sample import sample_replies
+from e2e_model.think import CLOSE, given_pieces
+
+
+@pytest.fixture(scope="module")
+def small() -> SpeechLM:
+    return lively(nano(thinker={"model": {**SMALL_DECODER, "tie_word_embeddings": False}}))
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> SpeechLM:
+    return lively(base(tmp_path_factory.mktemp("base")))
+
+
+@pytest.fixture(params=["small", "grown"])
+def lm(request: pytest.FixtureRequest) -> SpeechLM:
+    made: SpeechLM = request.getfixturevalue(request.param)
+    return made
+
+
+# Cached as uncached.
+
+
+def prompt_row(lm: SpeechLM, form: Any = "tag") -> tuple[Row, Tensor | None]:
+    with torch.no_grad():
+        think, audio = hear(lm, SPEECH)
+    assert audio is not None
+    return lm.prompter.row("speech→speech", form, speech=len(audio), pieces=given_pieces(think, form, True)), audio
+
+
+def with_tokens(row: Row, tokens: list[int]) -> Row:
+    places = [row.places[-1] + 1 + k for k in range(len(tokens))]
+    counts = row.counts + [False] * len(tokens)
+    ids = row.ids + tokens
+    return dataclasses.replace(row, ids=ids, places=row.places + places, counts=counts, reply=(len(ids), len(ids)))
+
+
+def states_of(lm: SpeechLM, row: Row, audio: Tensor | None) -> Tensor:
+    """Without a cache: [P, H]."""
+    with torch.no_grad():
+        length = 0 if audio is None else len(audio)
+        return lm.thinker_states(gathered([row], [length] if length else [], [0 if length else -1], 5), audio)
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_cached_thinker_writes_what_the_whole_row_would(
+    lm: SpeechLM, greedy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not greedy:  # labels that it cannot tell leave holes in its prompt
+        monkeypatch.setattr(lm, "config", lm.config.with_(told=("emotion",)))
+    choices = watched(monkeypatch, lm)
+    answered(lm, task="speech→speech", seed=3, **({} if greedy else LIVELY))
+    row, audio = prompt_row(lm)
+    think = lm.config.limits.think_tokens
+    close = lm.speller.ids(CLOSE)
+    written_: list[int] = []
+    assert len(choices.thinker) == think + lm.config.limits.reply_tokens + 1
+    for step, (logits, token) in enumerate(choices.thinker):
+        if step == think:
+            written_ += close
+        with torch.no_grad():
+            whole = lm.token_logits(states_of(lm, with_tokens(row, written_), audio)[-1:])[0]
+        torch.testing.assert_close(logits, whole, atol=1e-4, rtol=0)
+        assert not greedy or token == int(whole.argmax())
+        written_.append(token)
+
+
+def order_of(lm: SpeechLM, choices: Choices, reply: list[int]) -> tuple[list[Step], np.ndarray[Any, Any], list[Any]]:
+    """The order in which the talker worked, its codes [K, F], and the units it read."""
+    talker, books = lm.talker, lm.talker.codebooks - 1
+    codes = [token for _, token in choices.talker if token < talker.codebook_size]
+    rest = np.array([token for _, token in choices.depth], dtype=np.int64).reshape(len(codes), books)
+    words = lm.speller.words(reply)
+    units = [unit for word in words for unit in word]
+    how = lm.config.talker
+    if how.order == "ratio":
+        steps = by_ratio(len(units), len(codes), how.read, how.write)
+    else:
+        frames, count = [], 0
+        for _, token in choices.talker:
+            count += token < talker.codebook_size
+            if token == talker.read:
+                frames.append(count)
+                count = 0
+        frames = [*frames, count] + [0] * (len(words) - len(frames) - 1)
+        steps = by_words([len(word) for word in words], frames, how.ahead)
+    return steps, np.concatenate([np.array(codes)[:, None], rest], 1).T, units
+
+
+def check_talker(lm: SpeechLM, choices: Choices, reply_row: Row, audio: Tensor | None, emotion: int) -> None:
+    """What the talker was given and wrote, as one row as training has it: the same logits."""
+    first, end = reply_row.reply
+    steps, codes, units = order_of(lm, choices, reply_row.ids[first:end])
+    made = gathered([reply_row], [len(audio)] if audio is not None else [], [0 if audio is not None else -1], 5)
+    order = written([Spoken(units, codes, steps, emotion)], made.reply_at, read=lm.talker.read, end=lm.talker.end)
+    with torch.no_grad():
+        states = lm.thinker_states(made, audio)
+        hidden = lm.talker_states(order, states, lm.feel(states, made, 1), torch.tensor([True]))
+        logits = lm.talker.logits(hidden[order.ask_at])
+        taken = [token for _, token in choices.talker]
+        assert order.asked.tolist()[: len(taken)] == taken
+        for (seen, _), whole in zip(choices.talker, logits, strict=False):
+            legal = seen > -torch.inf
+            assert int(legal.sum()) >= lm.talker.codebook_size
+            torch.testing.assert_close(seen[legal], whole[legal], atol=1e-4, rtol=0)
+        if lm.talker.depth is not None:
+            frames = order.frames
+            books = lm.talker.depth.logits(hidden[order.frame_from], lm.talker.codes(frames[:, 0]), frames[:, 1:])
+            seen = torch.stack([one for one, _ in choices.depth]).reshape(len(frames), len(books), -1)
+            torch.testing.assert_close(seen, torch.stack(books, 1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_cached_talker_speaks_what_training_would_have_asked_for(
+    lm: SpeechLM, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(lm, monkeypatch, speech_s=9.0)
+    choices = watched(monkeypatch, lm)
+    events = answered(lm, think="none", seed=seed, **LIVELY)
+    assert len(choices.thinker) == lm.config.limits.reply_tokens + 1
+    reply = [token for _, token in choices.thinker[:-1]]
+    row, audio = prompt_row(lm, "none")
+    row = with_tokens(row, reply)
+    row = dataclasses.replace(row, reply=(len(row.ids) - len(reply), len(row.ids)))
+    check_talker(lm, choices, row, audio, len(lm.config.labels.reply_emotion))
+    taken = [token for _, token in choices.talker]
+    assert taken[-1] == lm.talker.end
+    assert events[-1] == End("length", text_of(events), {"thinker": len(choices.thinker), "talker": len(taken)})
+    if lm.config.talker.order == "words":
+        assert taken.count(lm.talker.read) == len(lm.speller.words(reply)) - lm.config.talker.ahead - 1 > 0
+
+
+def test_spoken_words_are_those_given(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(lm, monkeypatch, speech_s=20.0)
+    choices = watched(monkeypatch, lm)
+    events = list(lm.speak(SENTENCES[1], "sad", speech_temperature=1.0))
+    assert choices.thinker == []
+    assert events[-1] == End("end", SENTENCES[1], {"talker": len(choices.talker)})
+    assert all(isinstance(event, Audio) for event in events[:-1])
+    row = lm.prompter.row("speak", "none", text=SENTENCES[1], reply=SENTENCES[1], emotion="sad")
+    check_talker(lm, choices, row, None, lm.config.labels.reply_emotion.index("sad"))
+
+
+def test_batched_sampling_writes_the_same_reply(lm: SpeechLM) -> None:
+    events = answered(lm, task="speech→text", think="none")
+    with torch.no_grad():
+        _, audio = hear(lm, SPEECH)
+    assert audio is not None
+    row = lm.prompter.row("speech→text", "none", speech=len(audio))
+    (reply,) = sample_replies(lm, [row], [audio], most=lm.config.limits.reply_tokens, temperature=0.0)
+    assert len(reply) == lm.config.limits.reply_tokens
+    assert lm.speller.text(reply).rstrip("\ufffd") == text_of(events)
+
+
+# Streamed as whole.
+
+
+def test_streamed_speech_is_the_whole_speech(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = watched(monkeypatch, lm)
+    events = answered(lm, **LIVELY)
+    _, codes, _ = order_of(lm, choices, [])
+    with torch.no_grad():
+        whole = lm.codec.decode(torch.from_numpy(codes)[None])[0].numpy()
+    assert codes.shape[1] > 24
+    np.testing.assert_allclose(joined(events), whole, atol=1e-4)
+    assert {event.sample_rate for event in events if isinstance(event, Audio)} == {lm.codec.sample_rate}
+    assert {event.samples.dtype for event in events if isinstance(event, Audio)} == {np.dtype(np.float32)}
+
+
+def test_size_of_chunks_changes_nothing_but_the_chunks(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(lm, monkeypatch, think_tokens=2, speech_s=2.5)
+    answers = {chunk: answered(lm, chunk=chunk, **LIVELY) for chunk in (1, 5, 12)}
+    pieces = {chunk: sum(isinstance(event, Audio) for event in events) for chunk, events in answers.items()}
+    assert pieces[1] > pieces[5] > pieces[12]
+    for events in (answers[1], answers[5]):
+        np.testing.assert_allclose(joined(events), joined(answers[12]), atol=1e-4)
+        assert [event for event in events if not isinstance(event, Audio)] == [
+            event for event in answers[12] if not isinstance(event, Audio)
+        ]
+
+
+def test_speech_begins_before_the_text_is_over(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(lm, monkeypatch, reply_tokens=99, speech_s=20.0)
+    reply = " ".join(SENTENCES[:2])
+    scripted(monkeypatch, lm, "ask<reply>sad", CLOSE, reply)
+    events = answered(lm, chunk=2)
+    kinds = [type(event) for event in events]
+    assert kinds[0] is Think
+    assert kinds[-1] is End
+    assert len(kinds) - 1 - kinds[::-1].index(Text) > kinds.index(Audio)
+    assert kinds.index(Text) < kinds.index(Audio)
+    end = events[-1]
+    assert isinstance(end, End)
+    assert (end.reason, end.text) == ("end", reply)
+    assert text_of(events) == reply
+
+
+def test_text_leaves_in_whole_characters(small: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    reply = "Naïve – it’s 好 🎉"
+    scripted(monkeypatch, small, reply)
+    events = answered(small, task="speech→text", think="none")
+    assert text_of(events) == reply
+    assert not any("\ufffd" in event.text for event in events if isinstance(event, Text | End))
+    limited(small, monkeypatch, reply_tokens=len(small.speller.ids(reply)) - 1)
+    scripted(monkeypatch, small, reply)
+    events = answered(small, task="speech→text", think="none")
+    assert text_of(events) == reply[:-1]
+    assert events[-1] == End("length", reply[:-1], {"thinker": len(small.speller.ids(reply)), "talker": 0})
+
+
+# The same by seed; nothing outside of it.
+
+
+def plain(events: list[Event]) -> list[Any]:
+    return [event.samples.tolist() if isinstance(event, Audio) else event for event in events]
+
+
+def test_seeds_reproduce(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(lm, monkeypatch, think_tokens=2, speech_s=1.0)
+    torch.manual_seed(1)
+    first = plain(answered(lm, seed=1, **LIVELY))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert plain(answered(lm, seed=1, **LIVELY)) == first
+    assert torch.equal(torch.get_rng_state(), before)
+    assert plain(answered(lm, seed=2, **LIVELY)) != first
+
+
+@pytest.mark.parametrize(
+    "make", [lambda lm: lm.respond(SPEECH, RATE), lambda lm: lm.speak(SENTENCES[0], "sad", chunk=1)]
+)
+def test_between_events_torch_is_as_it_was(small: SpeechLM, make: Callable[[SpeechLM], Any]) -> None:
+    count = 0
+    for _ in make(small):
+        assert not torch.is_inference_mode_enabled()
+        assert torch.is_grad_enabled()
+        count += 1
+    assert count > 1
+    left = make(small)
+    next(left)
+    left.close()
+    assert not torch.is_inference_mode_enabled()
+
+
+# Stopped.
+
+
+@pytest.mark.parametrize("name", ["small", "grown"])
+def test_it_stops_before_the_next_step_wherever_it_is(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm: SpeechLM = request.getfixturevalue(name)
+    limited(lm, monkeypatch, think_tokens=6, speech_s=1.0, reply_tokens=12)
+    whole = watched(monkeypatch, lm)
+    answered(lm, **LIVELY)
+    total, books = len(whole), lm.talker.codebooks
+    monkeypatch.undo()
+    limited(lm, monkeypatch, think_tokens=6, speech_s=1.0, reply_tokens=12)
+    for until in [0, 1, *range(5, total - books, 11), total - books]:
+        choices = watched(monkeypatch, lm)
+        events = answered(lm, stop=lambda choices=choices, until=until: len(choices) >= until, **LIVELY)
+        end = events[-1]
+        assert isinstance(end, End)
+        assert end.reason == "stopped"
+        assert until <= len(choices) < until + books  # a frame is one step, with all of its codebooks
+        assert end.steps == {"thinker": len(choices.thinker), "talker": len(choices.talker)}
+        assert end.text.startswith(text_of(events))
+        assert any(isinstance(event, Think) for event in events) == (
+            len(choices.thinker) >= lm.config.limits.think_tokens
+        )
+        monkeypatch.undo()
+        limited(lm, monkeypatch, think_tokens=6, speech_s=1.0, reply_tokens=12)
+
+
+def test_stop_is_asked_before_anything_is_computed(small: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any, **__: Any) -> Any:
+        raise AssertionError("computed after the stop")
+
+    for part in (small.encoder, small.thinker.base_model, small.talker.decoder):
+        monkeypatch.setattr(part, "forward", never)
+    assert answered(small, stop=lambda: True) == [End("stopped", "", {"thinker": 0, "talker": 0})]
+    assert list(small.speak("so", "sad", stop=lambda: True)) == [End("stopped", "so", {"talker": 0})]
+
+
+def test_speaking_stops_too(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = watched(monkeypatch, lm)
+    events = list(lm.speak(SENTENCES[0], None, stop=lambda: len(choices.talker) >= 3, speech_temperature=1.0))
+    assert events[-1] == End("stopped", SENTENCES[0], {"talker": 3})
+    assert len(choices.talker) == 3
