@@ -40,13 +40,25 @@ def packed_attention(
     elif query.device.type in SAMPLE_BY_SAMPLE:  # the cost is that of the samples, not of the row squared
         lengths = cu_seq_lens_q.diff().tolist()
         parts = zip(*(torch.split(x, lengths, dim=2) for x in (query, key, value)), strict=True)
-        out = torch.cat(
-            [F.scaled_dot_product_attention(q, k, v, is_causal=causal, **options) for q, k, v in parts], dim=2
-        )
+        one = _products if query.dtype == torch.bfloat16 and query.requires_grad else F.scaled_dot_product_attention
+        out = torch.cat([one(q, k, v, is_causal=causal, **options) for q, k, v in parts], dim=2)
     else:
         mask = block_mask(cu_seq_lens_q, causal)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, **options)
     return out.transpose(1, 2), None
+
+
+def _products(
+    query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool, scale: float | None, dropout_p: float, enable_gqa: bool
+) -> Tensor:
+    """Attention as its three products. torch's fused backward pass in bfloat16 takes nearly twice as long on CPUs."""
+    if enable_gqa:
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
+    scores = (query * (scale or query.shape[-1] ** -0.5)) @ key.transpose(-1, -2)  # [B, H, T, T]
+    if is_causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
+    return F.dropout(scores.softmax(-1).to(value.dtype), dropout_p) @ value
 
 
 def block_mask(offsets: Tensor, causal: bool) -> Tensor:

@@ -109,7 +109,7 @@ class Examples:
             speech=speech if hears and self.lm.config.thinker.hears else 0,
             text=None if hears else turn.user_text,
             history=history_of(turn),
-            pieces=self.pieces(turn, form, given and hears, rng),
+            pieces=self.pieces(turn, form, given and hears, hears, rng),
             reply=turn.reply_text,
             given=given,
         )
@@ -117,7 +117,7 @@ class Examples:
         told = turn.reply_emotion if form == "tag" else None
         return self._voiced(Example(turn, task, row, "reply", hears), aloud, rng, told, true_share)
 
-    def pieces(self, turn: Turn, form: str, misheard: bool, rng: Rng) -> list[Piece] | None:
+    def pieces(self, turn: Turn, form: str, misheard: bool, hears: bool, rng: Rng) -> list[Piece] | None:
         """The think, with what a recognizer would get wrong, where it is given by one."""
         if form == "none":
             return None
@@ -128,8 +128,10 @@ class Examples:
         words = spoken_words(turn.user_text or "").split()
         if misheard:
             words = self._misheard(words, rng)
+        # Whoever reads hears no voice: half the time nothing is told of it, half the time a teacher's labels are.
+        blind = not hears and rng.random() < 0.5
         cues = {
-            name: None if rng.random() < self.chance.hole else value
+            name: None if blind or rng.random() < self.chance.hole else value
             for name, value in cues_of(turn, self.lm.config.told).items()
         }
         return tag_pieces(" ".join(words), cues, turn.strategy, turn.reply_emotion)

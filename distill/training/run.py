@@ -23,6 +23,7 @@ from distill.teaching.dataset.shards import whole_file
 from distill.training import checkpoints, guards
 from distill.training.assemble import assembled, check_labels, fitted, mel_key, set_training
 from distill.training.codec_job import CodecJob
+from distill.training.costs import flops_per_token
 from distill.training.data import Dataset, Row, open_dataset
 from distill.training.examples import Chance
 from distill.training.job import Result
@@ -238,6 +239,7 @@ def _student_stage(
         chance=order.chance,
         limit=order.limit,
     )
+    job.flops_per_token = flops_per_token(job)
     result = train(job, stage.schedule, order.out, seed=order.seed, resume=order.resume, tell=tell)
     checkpoints.use_best(order.out / stage.name, job.model)
     lm.cpu().eval()

@@ -46,13 +46,12 @@ class StudentJob:
         capacity: int,
         seed: int,
         chance: Chance,
-        flops_per_token: float | None = None,
         limit: int | None = None,
     ) -> None:
         self.name, self.stage, self.lm = stage.name, stage, lm
         self.model: nn.Module = StudentLosses(lm)
         self.weights: Mapping[str, float] = dict(stage.objectives)
-        self.flops_per_token = flops_per_token
+        self.flops_per_token: float | None = None
         self._dataset, self._prepared, self._capacity, self._seed = dataset, prepared, capacity, seed
         self._train = dataset.rows("train")[:limit]
         self._held_out = dataset.rows("validation")

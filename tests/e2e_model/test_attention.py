@@ -66,6 +66,22 @@ def test_each_sample_sees_itself_alone(causal: bool, way: str) -> None:
 
 
 @pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("groups", [4, 2])
+def test_bfloat16_in_training_is_the_same_attention(causal: bool, groups: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, n, 50, 16, generator=generator) for n in (4, groups, groups))
+    offsets = offsets_of([20, 30])
+    module = torch.nn.Module()
+    exact, _ = packed_attention(module, query, key, value, None, is_causal=causal, cu_seq_lens_q=offsets)
+    half = [x.bfloat16().requires_grad_() for x in (query, key, value)]
+    made, _ = packed_attention(module, *half, None, is_causal=causal, cu_seq_lens_q=offsets)
+    assert made.dtype == torch.bfloat16
+    assert float((made.detach().float() - exact).abs().max()) < 0.05
+    made.sum().backward()
+    assert half[0].grad is not None
+
+
+@pytest.mark.parametrize("causal", [True, False])
 def test_the_mask_is_a_block_for_each_sample(causal: bool) -> None:
     mask = block_mask(offsets_of([2, 1]), causal)
     first = [[1, 0, 0], [1, 1, 0], [0, 0, 1]] if causal else [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
