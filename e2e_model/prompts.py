@@ -80,10 +80,11 @@ class Prompter:
         asked += f" Sound {emotion}." if emotion and task == "speak" else ""
         turns = [{"role": "system", "content": asked}]
         for said in history:
-            turns += [{"role": "user", "content": said.user}, {"role": "assistant", "content": said.reply}]
-        turns.append({"role": "user", "content": SPEECH if text is None else text.replace(SPEECH, "")})
+            earlier = (("user", said.user), ("assistant", said.reply))
+            turns += [{"role": role, "content": self.speller.unmarked(words)} for role, words in earlier]
+        turns.append({"role": "user", "content": SPEECH if text is None else self.speller.unmarked(text)})
         shown = self.speller.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        before, _, after = shown.rpartition(SPEECH) if text is None else (shown, "", "")
+        before, _, after = shown.rpartition(SPEECH) if text is None else (shown, "", "")  # the last one is ours
         return self.speller.ids(before), self.speller.ids(after)
 
     def row(

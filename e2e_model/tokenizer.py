@@ -65,6 +65,18 @@ class Speller:
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
+    @cached_property
+    def marks(self) -> tuple[str, ...]:
+        """What stands for more than its letters: ends of turns, marks of the think; the longest first."""
+        known = {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab(), *MARKS, OPEN, CLOSE}
+        return tuple(sorted(known, key=lambda mark: (-len(mark), mark)))
+
+    def unmarked(self, text: str) -> str:
+        """A person's words: whatever they type ends no turn and begins no think."""
+        for mark in self.marks:
+            text = text.replace(mark, " ")
+        return text
+
     def text(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 

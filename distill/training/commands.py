@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -93,7 +94,12 @@ def score(labels: Path, seed: int) -> None:
 @click.option("--steps", multiple=True, metavar="STAGE=N", help="Steps of a stage, in place of the table's.")
 @click.option("--capacity", default=4096, show_default=True, type=click.IntRange(min=256), help="Tokens of a pack.")
 @click.option("--packs", type=click.IntRange(min=1), help="Packs of a step, over all processes.")
-@click.option("--limit", type=click.IntRange(min=1), help="Learn from the first so many rows only.")
+@click.option(
+    "--by-heart",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="To see whether it can: learn the first N dialogues by heart, and evaluate on them.",
+)
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
 @click.option("--parallel", type=click.Choice(["auto", "ddp", "fsdp2"]), default="auto", show_default=True)
 @click.option("--compile", "compile_", is_flag=True, help="torch.compile the blocks.")
@@ -158,6 +164,8 @@ def _order(
     chance, without = Chance(), []
     if thinks:
         chance = replace(chance, thinks=thinks)
+    if same["by_heart"]:
+        chance = chance.still()
     if no_vector:
         chance, without = replace(chance, vector=0.0), [*FEELING]
     if no_label_kl:
@@ -200,4 +208,5 @@ def _emotion_frames(config: Any, folder: Path | None) -> Any:
 
 
 def _preparing(done: int, of: int) -> None:
-    click.echo(f"\rfeatures and codes: {done} of {of}", nl=done == of, err=True)
+    if done == of or sys.stderr.isatty():
+        click.echo(f"\rfeatures and codes: {done} of {of}", nl=done == of, err=True)

@@ -33,7 +33,7 @@ from distill.training.progress import PEAKS, peak_flops
 from distill.training.refine import RefineJob
 from distill.training.run import Order
 from distill.training.stages import Stage
-from distill.training.student_job import StudentJob
+from distill.training.student_job import StudentJob, rows_of
 from e2e_model.build import build, resolved
 from e2e_model.codec import FsqCodec, FsqConfig, MimiCodec, load_codec
 from e2e_model.config import Config
@@ -112,7 +112,7 @@ def plan_of(order: Order, *, device: str | None = None, timed: bool = True) -> P
     if any(stage.tokens_per_s and not stage.measured for stage in stages):
         notes.append(f"Speeds with ~ are not measured: {MFU:.0%} of the device's best is assumed.")
     kind = device or (torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU")
-    count = len(dataset.rows("train")[: order.limit])
+    count = len(rows_of(dataset, order.by_heart)[0])
     options = order.dtype, order.gradient_checkpointing
     return Plan(config.flavour, count, parameters, kind, *options, stages, tuple(notes))
 
@@ -211,7 +211,7 @@ class Bench:
         set_training(lm, stage.pretrained if lm.config.thinker.source else stage.from_zero)
         kind = RefineJob if stage.name == "refine" else StudentJob
         order, lengths = self._order, cast("Prepared", Lengths(lm.config, lm.codec))
-        given: dict[str, Any] = {"capacity": order.capacity, "seed": order.seed, "limit": order.limit}
+        given: dict[str, Any] = {"capacity": order.capacity, "seed": order.seed, "by_heart": order.by_heart}
         return kind(stage, lm, self._dataset, lengths, chance=order.chance, **given)
 
     def codec(self) -> StagePlan:
@@ -241,7 +241,7 @@ class Bench:
         )
 
     def _rows(self) -> Sequence[Row]:
-        return self._dataset.rows("train")[: self._order.limit]
+        return rows_of(self._dataset, self._order.by_heart)[0]
 
     def _planned(
         self,

@@ -45,8 +45,8 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for. steps, epochs: by stage, in place of the table's; limit: train on the first so many rows only;
-    start: another student's folder to begin with; codec: a codec's folder, then stage 0 is left out."""
+    """What is asked for. steps, epochs: by stage, in place of the table's; by_heart: train on the first so many dialogues
+    and evaluate on the same; start: another student's folder to begin with; codec: a codec's folder, then stage 0 is left out."""
 
     config: Config
     data: Path
@@ -58,7 +58,7 @@ class Order:
     capacity: int = 4096
     packs_per_step: int | None = None
     steps: Mapping[str, int] = field(default_factory=dict)
-    limit: int | None = None
+    by_heart: int | None = None
     chance: Chance = field(default_factory=Chance)
     without: tuple[str, ...] = ()  # objectives that are switched off
     start: Path | None = None
@@ -79,7 +79,7 @@ class Order:
             "capacity": self.capacity,
             "packs_per_step": self.packs_per_step,
             "steps": dict(self.steps),
-            "limit": self.limit,
+            "by_heart": self.by_heart,
             "chance": dataclasses.asdict(self.chance),
             "without": list(self.without),
             "start": str(self.start) if self.start else None,
@@ -137,7 +137,7 @@ def _codec_stage(order: Order, dataset: Dataset, tell: Tell) -> dict[str, Result
         torch.manual_seed(order.seed)
         codec = FsqCodec(FsqConfig())
     stage = order.stage("codec")
-    train_, held_out = (Sounds(dataset, dataset.rows(split), codec.sample_rate) for split in ("train", "validation"))
+    train_, held_out = (Replies(dataset, dataset.rows(split), codec.sample_rate) for split in ("train", "validation"))
     job = CodecJob(codec, train_, held_out, seed=order.seed)
     result = train(job, stage.schedule, order.out, seed=order.seed, resume=order.resume, tell=tell)
     checkpoints.use_best(folder, job.model)
@@ -147,19 +147,18 @@ def _codec_stage(order: Order, dataset: Dataset, tell: Tell) -> dict[str, Result
     return {"codec": result}
 
 
-class Sounds:
-    """Every sound of a dataset, the users' and the replies', read when asked."""
+class Replies:
+    """The speech of a dataset's replies, read when asked: the student speaks in that voice and in no other."""
 
     def __init__(self, dataset: Dataset, rows: list[Row], sample_rate: int) -> None:
         self._dataset, self._rate = dataset, sample_rate
-        self._all: list[tuple[Row, Literal["user", "reply"]]] = [(row, "user") for row in rows if row.user_duration_s]
-        self._all += [(row, "reply") for row in rows if row.reply_duration_s]
+        self._rows = [row for row in rows if row.reply_duration_s]
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._rows)
 
     def __getitem__(self, index: int, /) -> Samples:
-        sound = self._dataset.audio(*self._all[index])
+        sound = self._dataset.audio(self._rows[index], "reply")
         assert sound is not None, "it has a length, so it is there"
         return Waveform(*sound).resampled(self._rate).samples
 
@@ -237,7 +236,7 @@ def _student_stage(
         capacity=order.capacity,
         seed=order.seed,
         chance=order.chance,
-        limit=order.limit,
+        by_heart=order.by_heart,
     )
     job.flops_per_token = flops_per_token(job)
     result = train(job, stage.schedule, order.out, seed=order.seed, resume=order.resume, tell=tell)

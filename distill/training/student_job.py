@@ -46,21 +46,19 @@ class StudentJob:
         capacity: int,
         seed: int,
         chance: Chance,
-        limit: int | None = None,
+        by_heart: int | None = None,
     ) -> None:
         self.name, self.stage, self.lm = stage.name, stage, lm
         self.model: nn.Module = StudentLosses(lm)
         self.weights: Mapping[str, float] = dict(stage.objectives)
         self.flops_per_token: float | None = None
         self._dataset, self._prepared, self._capacity, self._seed = dataset, prepared, capacity, seed
-        self._train = dataset.rows("train")[:limit]
-        self._held_out = dataset.rows("validation")
+        self._train, self._held_out = rows_of(dataset, by_heart)
         words = sorted({word for turn in self._train for word in spoken_words(turn.user_text or "").split()})
         codes = prepared.codes if any(name in stage.objectives for name in ("codes", "depth")) else None
         self._makers = {
             training: Examples(lm, chance if training else chance.still(), codes, words) for training in (True, False)
         }
-        self._chance = chance
         self._total_epochs = max(1.0, stage.schedule.epochs or 1.0)
 
     # What an epoch holds.
@@ -109,8 +107,9 @@ class StudentJob:
                 mel = self._prepared.mel(turn).astype(np.float32)
                 states = self.lm.encoder.states_of(len(mel))
                 speech = self.lm.adapter.length(states)
-                mels.append(torch.from_numpy(self._masked(mel, rng) if training else mel))
-                starts.append(self.lm.encoder.start_of(len(mel), float(rng.random())) if training else 0)
+                mels.append(torch.from_numpy(self._masked(mel, rng, self._makers[training].chance)))
+                lot = float(rng.random())
+                starts.append(self.lm.encoder.start_of(len(mel), lot) if self._makers[training].chance.shift else 0)
                 turns.append(turn)
             made = self._makers[training].of(source, turn, rng, speech, self.true_share(epoch))
             examples += made
@@ -124,11 +123,12 @@ class StudentJob:
         """How often the talker gets the true vector: always at first, never at the end (Emotion Omni's schedule)."""
         return 1.0 - min(1.0, max(0, epoch) / self._total_epochs) if epoch != HELD_OUT else 0.0
 
-    def _masked(self, mel: Any, rng: np.random.Generator) -> Any:
+    @staticmethod
+    def _masked(mel: Any, rng: np.random.Generator, chance: Chance) -> Any:
         """SpecAugment's masks, and another level."""
-        mel = mel + rng.uniform(-1, 1) * self._chance.gain
+        mel = mel + rng.uniform(-1, 1) * chance.gain
         quiet = mel.min()
-        for _ in range(self._chance.masks):
+        for _ in range(chance.masks):
             width, height = int(rng.integers(MASK_FRAMES)), int(rng.integers(MASK_MELS))
             first, low = int(rng.integers(max(1, len(mel) - width))), int(rng.integers(mel.shape[1] - height))
             mel[first : first + width] = quiet
@@ -262,6 +262,14 @@ class StudentJob:
         for task in tasks:
             told[task] = heard_and_kept(respond(self.lm, heard.samples, task=task), path)
         return told
+
+
+def rows_of(dataset: Dataset, by_heart: int | None) -> tuple[list[Turn], list[Turn]]:
+    """Rows to learn from and rows held out; by heart: the same few dialogues for both."""
+    if by_heart is None:
+        return dataset.rows("train"), dataset.rows("validation")
+    few = [row for row in dataset.rows("train") if row.task == "dialogue"][:by_heart]
+    return few, few
 
 
 def heard_and_kept(events: Iterable[Event], path: Path) -> dict[str, Any]:

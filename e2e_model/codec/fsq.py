@@ -57,8 +57,8 @@ class FsqConfig:
             raise ConfigProblem(f"codec: levels = {self.levels}; each is 2 or more")
         if self.n_fft % self.hop_length or self.n_fft == self.hop_length or (self.n_fft - self.hop_length) % 2:
             raise ConfigProblem(
-                f"codec: n_fft = {self.n_fft}, hop_length = {self.hop_length}; twice the hop or more is legal, a multiple, "
-                "their difference even"
+                f"codec: n_fft = {self.n_fft}, hop_length = {self.hop_length}; n_fft is twice the hop or another multiple, "
+                "and their difference is even"
             )
 
 
