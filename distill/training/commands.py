@@ -114,7 +114,7 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
     from cascade.needs import extra
 
     try:
-        from distill.training import guards, run
+        from distill.training import guards, parallel, run
         from distill.training.plan import plan_of, shown
         from e2e_model.errors import StudentError
     except ImportError as error:
@@ -130,7 +130,8 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
     except guards.Stopped as error:
         click.echo(f"attune: {error}", err=True)
         ctx.exit(INTERRUPTED)
-    click.echo(f"The student is in {order.out / 'student'}: attune chat --model {order.out / 'student'}")
+    if parallel.is_first():
+        click.echo(f"The student is in {order.out / 'student'}: attune chat --model {order.out / 'student'}")
 
 
 def _order(

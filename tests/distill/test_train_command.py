@@ -1,0 +1,138 @@
+"""attune train: one line for what cannot be, nothing begun; and a small student from the command line to an answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from dataset_samples import usual_samples, write_dataset
+
+from cli import main
+from distill.teaching.dataset.facts import Facts
+from distill.teaching.dataset.manifest import finished
+
+SMALL = """
+vocabulary = 400
+[encoder]
+stack = 2
+ctc = "tokens"
+[encoder.model]
+d_model = 32
+encoder_layers = 1
+encoder_attention_heads = 2
+encoder_ffn_dim = 32
+[adapter]
+hidden = 16
+stack = 2
+[thinker.model]
+model_type = "qwen3"
+hidden_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+num_key_value_heads = 2
+head_dim = 16
+intermediate_size = 32
+tie_word_embeddings = true
+[talker.model]
+model_type = "qwen3"
+hidden_size = 32
+num_hidden_layers = 1
+num_attention_heads = 2
+num_key_value_heads = 2
+head_dim = 16
+intermediate_size = 32
+[limits]
+think_tokens = 8
+reply_tokens = 8
+speech_s = 1.0
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    write_dataset(folder, usual_samples(), block=10)
+    finished(folder, {"seed": 7}, Facts.of(folder))
+    return folder
+
+
+@pytest.fixture
+def flavour(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL, encoding="utf-8")
+    return path
+
+
+def train(*options: str | Path) -> Result:
+    return CliRunner().invoke(main, ["train", *map(str, options)])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--flavour", "huge"], "flavour 'huge' is not there; take base, full, nano"),
+        (["--stages", "speak,sing"], "stage 'sing': choose all, or some of codec, understand"),
+        (["--steps", "speak=none"], "--steps speak=none: give stage=N"),
+        (["--stages", "speak"], "codec: this run has none yet"),
+        (["--emotion-encoder", "x"], "the flavour nano has none"),
+        (["--flavour", "base", "--thinker", "/nowhere"], "/nowhere: no configuration of the thinker can be read"),
+        (["--codec", "/nowhere"], "/nowhere"),
+        (["--from", "/nowhere", "--stages", "speak"], "/nowhere"),
+    ],
+)
+def test_what_cannot_be_is_one_line(options: list[str], line: str, data: Path, tmp_path: Path) -> None:
+    shown = train("--data", data, "-o", tmp_path / "run", *options)
+    assert shown.exit_code == 2, shown.output
+    assert line in shown.stderr
+    assert len(shown.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "run" / "student").exists()
+
+
+def test_no_dataset(tmp_path: Path) -> None:
+    shown = train("--data", tmp_path / "none", "-o", tmp_path / "run")
+    assert shown.exit_code == 2
+    assert "attune teach" in shown.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_begins_nothing(flavour: Path, data: Path, tmp_path: Path) -> None:
+    shown = train("--flavour", flavour, "--data", data, "-o", tmp_path / "run", "--dry-run", "--dtype", "float32")
+    assert shown.exit_code == 0, shown.output
+    for word in ("encoder", "thinker", "talker", "understand", "refine"):
+        assert word in shown.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_from_a_dataset_to_an_answer(flavour: Path, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    steps = [f"--steps={stage}=2" for stage in ("codec", "understand", "speak", "empathise", "refine")]
+    shown = train("--flavour", flavour, "--data", data, "-o", run, *steps, "--dtype", "float32")
+    assert shown.exit_code == 0, shown.output
+    assert f"attune chat --model {run / 'student'}" in shown.stdout
+    for stage in ("codec", "understand", "speak", "empathise", "refine"):
+        lines = [json.loads(line) for line in (run / stage / "curve.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2]
+    assert (run / "curves.png").stat().st_size > 10_000
+    again = train("--flavour", flavour, "--data", data, "-o", run, *steps, "--dtype", "float32", "--resume")
+    assert again.exit_code == 0
+    assert again.stderr.count(": done") == 5
+    other = train(
+        "--flavour", flavour, "--data", data, "-o", run, *steps, "--dtype", "float32", "--resume", "--seed", "1"
+    )
+    assert other.exit_code == 2
+    assert "holds another run (seed = 0, now 1)" in other.stderr
+
+
+def test_without_torch_it_is_one_line(data: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\nfrom cli import main\n"
+        f"main(['train', '--data', {str(data)!r}, '-o', {str(tmp_path / 'run')!r}])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert shown.returncode == 2
+    assert "[train]'" in shown.stderr
+    assert len(shown.stderr.strip().splitlines()) == 1
