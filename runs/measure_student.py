@@ -2,8 +2,8 @@
 
 answers  a split's dialogues through the student: transcript, labels and reply text against the dataset's, word error of the
          spoken reply by listen-back beside that of the teacher's own sound and of its sound through the codec alone. The
-         recognizer's language model is made of the replies of --ears (all training replies: a closed domain, which flatters all
-         three alike)
+         recognizer's language model is made of the replies of --ears: "rows" are those that are measured (a closed set: it
+         flatters all three alike), "train" all training replies
 table    held-out losses of runs side by side, each stage's best evaluation: for ablations
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 import tempfile
 import time
@@ -37,7 +38,8 @@ def answers(asked: argparse.Namespace) -> None:
     rows = [row for row in dataset.rows(asked.split) if row.task == "dialogue" and row.user_text][: asked.rows]
     with tempfile.TemporaryDirectory() as folder:
         text = Path(folder) / "replies.txt"
-        text.write_text("\n".join(_sentences(dataset, asked.ears)), encoding="utf-8")
+        known = rows if asked.ears == "rows" else dataset.rows(asked.ears)
+        text.write_text("\n".join(_sentences(known)), encoding="utf-8")
         ears = pocketsphinx.load(pocketsphinx.Options(language_model=text))
         found = [_answered(lm, dataset, row, ears, asked) for row in rows]
         ears.close()
@@ -46,8 +48,9 @@ def answers(asked: argparse.Namespace) -> None:
     print(json.dumps(summed(found), indent=1))
 
 
-def _sentences(dataset: Dataset, split: str) -> list[str]:
-    return [" ".join(words_of(row.reply_text)) for row in dataset.rows(split) if row.reply_text]  # type: ignore[arg-type]
+def _sentences(rows: list[Row]) -> list[str]:
+    parts = (part for row in rows if row.reply_text for part in re.split(r"(?<=[.?!])\s", row.reply_text))
+    return [" ".join(words_of(part)) for part in parts]
 
 
 def _answered(lm: SpeechLM, dataset: Dataset, row: Row, ears: Any, asked: argparse.Namespace) -> dict[str, Any]:
@@ -140,7 +143,7 @@ def main() -> None:
     one.add_argument("data", type=Path)
     one.add_argument("--split", default="validation", choices=["train", "validation", "test"])
     one.add_argument("--rows", type=int, default=32)
-    one.add_argument("--ears", default="train", choices=["train", "validation", "test"])
+    one.add_argument("--ears", default="train", choices=["rows", "train", "validation", "test"])
     one.add_argument("--think", default="tag", choices=["tag", "language", "none"])
     one.add_argument("--no-vector", action="store_true")
     one.add_argument("--show", action="store_true", help="each row, too")

@@ -120,7 +120,7 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
     except ImportError as error:
         raise EngineUnavailable(f"training needs {error.name}, which is not installed: {extra('train')}") from error
     try:
-        order = _order(**asked)
+        order = _order(dry_run, **asked)
         if dry_run:
             click.echo(shown(plan_of(order)))
             return
@@ -135,6 +135,7 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
 
 
 def _order(
+    dry_run: bool,
     flavour: str,
     stages: str,
     thinks: tuple[ThinkForm, ...],
@@ -180,7 +181,7 @@ def _order(
         without=tuple(without),
         dtype=_dtype(dtype),
         compile=compile_,
-        emotion_frames=_emotion_frames(config, emotion_encoder),
+        emotion_frames=None if dry_run else _emotion_frames(config, emotion_encoder),
         **same,
     )
 
