@@ -105,10 +105,15 @@ def make_thinker(config: Config, speller: Speller, pretrained: bool) -> Any:
 
 def _pretrained(kind: Any, source: str, part: str) -> Any:
     """Weights as safetensors only: other files could run code."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         return kind.from_pretrained(source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32)
     except Exception as error:  # whatever a library makes of a folder or a hub that does not answer
         raise CheckpointProblem(f"{source}: no {part} can be loaded ({_first_line(error)})") from error
+    finally:
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _config(source: str, part: str, kind: str | None) -> dict[str, Any]:
