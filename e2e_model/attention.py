@@ -49,7 +49,14 @@ def packed_attention(
 
 
 def _products(
-    query: Tensor, key: Tensor, value: Tensor, *, is_causal: bool, scale: float | None, dropout_p: float, enable_gqa: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    is_causal: bool,
+    scale: float | None,
+    dropout_p: float,
+    enable_gqa: bool,
 ) -> Tensor:
     """Attention as its three products. torch's fused backward pass in bfloat16 takes nearly twice as long on CPUs."""
     if enable_gqa:

@@ -54,9 +54,15 @@ def build(config: Config, codec: Any, tokenizer: Any = None, *, pretrained: bool
     speller = Speller(tokenizer, config.encoder.ctc, config.talker.units)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = make_encoder(config, pretrained)
-        thinker = make_thinker(config, speller, pretrained)
-        lm = SpeechLM(config, speller, codec, thinker, encoder)
+        try:
+            encoder = make_encoder(config, pretrained)
+            thinker = make_thinker(config, speller, pretrained)
+            lm = SpeechLM(config, speller, codec, thinker, encoder)
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError) as error:
+            raise ConfigProblem(
+                f"flavour {config.flavour}: no network can be made of it ({_first_line(error)}); "
+                "look at [encoder.model], [thinker.model] and [talker.model]"
+            ) from error
         if config.thinker.lora:
             add_lora(lm.thinker, config.thinker.lora)
     return lm

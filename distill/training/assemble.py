@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from distill.training.data import Dataset, Row
 from e2e_model.build import build
 from e2e_model.config import Config
 from e2e_model.encoder import CUES
+from e2e_model.errors import ConfigProblem
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import ASKED, THINKING
 from e2e_model.think import spoken_words, tag_pieces
@@ -90,6 +92,21 @@ def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> Spe
         lm.vector.mean.copy_(stacked.mean(0))
         lm.vector.deviation.copy_(stacked.std(0, unbiased=False).clamp(min=1e-3))
     return lm
+
+
+def check_networks(config: Config) -> None:
+    """Whether networks can be made of a flavour, and run, before hours go into its codec. Raises ConfigProblem."""
+    codec = SimpleNamespace(codebooks=config.codec.codebooks, codebook_size=8)
+    lm = build(config, codec, train_tokenizer(ASKED.values(), 300))
+    with torch.no_grad():
+        try:
+            for network in (lm.thinker.base_model, lm.talker.decoder):
+                network(inputs_embeds=torch.zeros(1, 2, network.config.hidden_size))
+        except RuntimeError as error:
+            raise ConfigProblem(
+                f"flavour {config.flavour}: {network.config.model_type} cannot run with these sizes ({error}); "
+                "look at [thinker.model] and [talker.model]"
+            ) from error
 
 
 def set_training(lm: SpeechLM, parts: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from graphs.options import INTERRUPTED
 
@@ -78,9 +79,16 @@ def score(labels: Path, seed: int) -> None:
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, exactly where it stopped.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--dry-run", is_flag=True, help="Only say what it would take: parameters, memory, work, time.")
-@click.option("--from", "start", type=click.Path(path_type=Path), help="Begin with another run's student.")
 @click.option(
-    "--codec", type=click.Path(path_type=Path), help="A codec's folder [nano trains its own; others: Mimi's]."
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    help="Begin with another run's student (its folder, or the run's).",
+)
+@click.option(
+    "--codec",
+    type=click.Path(path_type=Path),
+    help="A codec's folder, or a run's [nano trains its own; others: Mimi's].",
 )
 @click.option("--encoder", type=click.Path(path_type=Path), help="A Whisper's folder, in place of the flavour's.")
 @click.option("--thinker", type=click.Path(path_type=Path), help="A causal LM's folder, in place of the flavour's.")
@@ -98,7 +106,7 @@ def score(labels: Path, seed: int) -> None:
     "--by-heart",
     type=click.IntRange(min=1),
     metavar="N",
-    help="To see whether it can: learn the first N dialogues by heart, and evaluate on them.",
+    help="To see whether it can: learn the first N dialogues by heart, nothing left to chance, and evaluate on them.",
 )
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto", show_default=True)
 @click.option("--parallel", type=click.Choice(["auto", "ddp", "fsdp2"]), default="auto", show_default=True)
@@ -119,6 +127,9 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
         from e2e_model.errors import StudentError
     except ImportError as error:
         raise EngineUnavailable(f"training needs {error.name}, which is not installed: {extra('train')}") from error
+    for name in ("flavour", "gate"):
+        if asked["start"] and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise ConfigError(f"--{name}: a student given with --from stays as it is; leave one of the two out")
     try:
         order = _order(dry_run, **asked)
         if dry_run:
@@ -130,7 +141,11 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
     except guards.Stopped as error:
         click.echo(f"attune: {error}", err=True)
         ctx.exit(INTERRUPTED)
-    if parallel.is_first():
+    if not parallel.is_first():
+        return
+    if order.stages == ("codec",):
+        click.echo(f"The codec is in {order.out / 'codec' / 'weights'}: attune train --codec {order.out} …")
+    else:
         click.echo(f"The student is in {order.out / 'student'}: attune chat --model {order.out / 'student'}")
 
 

@@ -21,7 +21,7 @@ from cascade.audio import Samples, Waveform
 from cascade.errors import ConfigError, InputError
 from distill.teaching.dataset.shards import whole_file
 from distill.training import checkpoints, guards
-from distill.training.assemble import assembled, check_labels, fitted, mel_key, set_training
+from distill.training.assemble import assembled, check_labels, check_networks, fitted, mel_key, set_training
 from distill.training.codec_job import CodecJob
 from distill.training.costs import flops_per_token
 from distill.training.data import Dataset, Row, open_dataset
@@ -34,6 +34,7 @@ from distill.training.refine import RefineJob
 from distill.training.stages import STAGES, TABLE, Stage, StageName, scaled
 from distill.training.student_job import StudentJob
 from e2e_model.build import resolved
+from e2e_model.checkpoint import read_card
 from e2e_model.codec import FsqCodec, FsqConfig, MimiCodec, load_codec
 from e2e_model.config import Config
 from e2e_model.features import log_mel
@@ -106,9 +107,9 @@ class Order:
 def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[str, Result]:
     """Every stage that is not done yet. Raises AttuneError, StudentError; guards.Stopped when a signal ends it."""
     dataset = open_dataset(order.data)
-    order = dataclasses.replace(order, config=resolved(order.config))
+    order = _settled(order)
     check_labels(order.config, dataset)
-    order.out.mkdir(parents=True, exist_ok=True)
+    _make_folder(order)
     results: dict[str, Result] = {}
     with guards.open_run(order.out, order.settings(dataset), resume=order.resume):
         if "codec" in order.stages and order.codec is None and order.config.codec.kind == "fsq":
@@ -126,6 +127,39 @@ def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[
                 continue
             results[name] = _student_stage(order, order.stage(name), lm, dataset, prepared, tell)
     return results
+
+
+def _settled(order: Order) -> Order:
+    """With all that it names found and readable, before anything is written. Raises ConfigError, StudentError."""
+    start = _inside(order.start, "student", "student.json")
+    codec = _inside(order.codec, "codec/weights", "codec.json")
+    if start is not None:
+        order = dataclasses.replace(order, config=Config.of(read_card(start)["config"], str(start)))
+    order = dataclasses.replace(order, config=resolved(order.config), start=start, codec=codec)
+    makes_codec = "codec" in order.stages and codec is None and order.config.codec.kind == "fsq"
+    if start is not None:
+        load_codec(start / "codec")
+    if not makes_codec:
+        codec_of(order)
+    if start is None and order.config.thinker.source is None:
+        check_networks(order.config)
+    return order
+
+
+def _inside(path: Path | None, place: str, file: str) -> Path | None:
+    """The folder itself, or what lies in a run's folder that was given in its place."""
+    if path is not None and not (path / file).is_file() and (path / place / file).is_file():
+        return path / place
+    return path
+
+
+def _make_folder(order: Order) -> None:
+    if order.resume and not order.out.is_dir():
+        raise InputError(f"{order.out}: no run is here to go on with; leave --resume out to begin one")
+    try:
+        order.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{order.out}: cannot be made ({error.strerror}); choose another folder") from error
 
 
 def _codec_stage(order: Order, dataset: Dataset, tell: Tell) -> dict[str, Result]:
@@ -169,7 +203,9 @@ def codec_of(order: Order) -> Any:
     if order.config.codec.kind == "mimi":
         source = order.codec or Path(order.config.codec.source or "")
         if not source.is_dir():
-            raise ConfigError(f"codec: {source} is no folder; give Mimi's with --codec (huggingface.co/kyutai/mimi)")
+            raise ConfigError(
+                f"codec: {source} is no folder; get Mimi's (hf download kyutai/mimi --local-dir mimi) and give it with --codec"
+            )
         return MimiCodec.from_pretrained(source, codebooks=order.config.codec.codebooks)
     if order.codec is not None:
         return load_codec(order.codec)

@@ -136,3 +136,35 @@ def test_without_torch_it_is_one_line(data: Path, tmp_path: Path) -> None:
     assert shown.returncode == 2
     assert "[train]'" in shown.stderr
     assert len(shown.stderr.strip().splitlines()) == 1
+
+
+def test_a_student_given_stays_as_it_is(data: Path, tmp_path: Path) -> None:
+    shown = train("--data", data, "-o", tmp_path / "run", "--from", tmp_path, "--gate", "sum")
+    assert shown.exit_code == 2
+    assert "--gate: a student given with --from stays as it is" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    "wrong", [('model_type = "qwen3"', 'model_type = "qwen9"'), ("num_attention_heads = 2", "num_attention_heads = 3")]
+)
+def test_a_flavour_of_which_no_network_can_be_made(
+    wrong: tuple[str, str], data: Path, flavour: Path, tmp_path: Path
+) -> None:
+    flavour.write_text(SMALL.replace(*wrong), encoding="utf-8")
+    shown = train("--flavour", flavour, "--data", data, "-o", tmp_path / "run", "--steps", "codec=1")
+    assert shown.exit_code == 2, shown.output
+    assert "[thinker.model]" in shown.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_refused_can_be_mended_in_the_same_folder(flavour: Path, data: Path, tmp_path: Path) -> None:
+    run, wanted = tmp_path / "run", ["--stages", "speak", "--steps", "speak=1", "--dtype", "float32"]
+    assert train("--flavour", flavour, "--data", data, "-o", run, *wanted).exit_code == 2
+    assert not run.exists()
+    resumed = train("--flavour", flavour, "--data", data, "-o", run, "--resume", *wanted)
+    assert resumed.exit_code == 2
+    made = train("--flavour", flavour, "--data", data, "-o", tmp_path / "one", "--stages", "codec", "--steps", "codec=1")
+    assert made.exit_code == 0, made.output
+    assert f"attune train --codec {tmp_path / 'one'}" in made.stdout
+    shown = train("--flavour", flavour, "--data", data, "-o", run, "--codec", tmp_path / "one", *wanted)
+    assert shown.exit_code == 0, shown.output
