@@ -81,11 +81,15 @@ class Prompter:
         turns = [{"role": "system", "content": asked}]
         for said in history:
             earlier = (("user", said.user), ("assistant", said.reply))
-            turns += [{"role": role, "content": self.speller.unmarked(words)} for role, words in earlier]
-        turns.append({"role": "user", "content": SPEECH if text is None else self.speller.unmarked(text)})
+            turns += [{"role": role, "content": self._words(words)} for role, words in earlier]
+        turns.append({"role": "user", "content": SPEECH if text is None else self._words(text)})
         shown = self.speller.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         before, _, after = shown.rpartition(SPEECH) if text is None else (shown, "", "")  # the last one is ours
         return self.speller.ids(before), self.speller.ids(after)
+
+    def _words(self, text: str) -> str:
+        """A person's or an earlier reply's: nothing in it stands for more than its letters."""
+        return self.speller.unmarked(text).replace(SPEECH, "")
 
     def row(
         self,
