@@ -163,7 +163,9 @@ def test_what_was_refused_can_be_mended_in_the_same_folder(flavour: Path, data: 
     assert not run.exists()
     resumed = train("--flavour", flavour, "--data", data, "-o", run, "--resume", *wanted)
     assert resumed.exit_code == 2
-    made = train("--flavour", flavour, "--data", data, "-o", tmp_path / "one", "--stages", "codec", "--steps", "codec=1")
+    made = train(
+        "--flavour", flavour, "--data", data, "-o", tmp_path / "one", "--stages", "codec", "--steps", "codec=1"
+    )
     assert made.exit_code == 0, made.output
     assert f"attune train --codec {tmp_path / 'one'}" in made.stdout
     shown = train("--flavour", flavour, "--data", data, "-o", run, "--codec", tmp_path / "one", *wanted)
