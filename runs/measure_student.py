@@ -125,7 +125,7 @@ def table(asked: argparse.Namespace) -> None:
     names: list[str] = []
     for folder in asked.runs:
         for curve in sorted(folder.glob("*/curve.jsonl")):
-            held = [row for line in curve.open() if (row := json.loads(line))["split"] == "held out"]
+            held = [row for line in curve.open() if (row := json.loads(line))["split"] == "held_out"]
             if asked.stage in (None, curve.parent.name) and held:
                 best = min(held, key=lambda row: row["total"])["objectives"]
                 names += [name for name in best if name not in names]
