@@ -7,8 +7,6 @@ cascade's sets is unknown; what a stream may not be (a reply before what was hea
 from __future__ import annotations
 
 import queue
-import resource
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +44,7 @@ from cascade.turn import (
 )
 from e2e_model.errors import StudentError
 from e2e_model.respond import Audio, End, Event, Said, Text, Think
+from graphs.resources import own_peak_memory_mb
 
 ENGINE = "student"
 DOES: tuple[Stage, ...] = ("asr", "emotion", "speaker", "events", "reasoning", "tts")
@@ -101,10 +100,21 @@ Piece = Impression | str | Waveform | Ended  # of the reply: its text, its sound
 
 
 class Student:
-    """Answers in one stream; speaks what others wrote (a Synthesizer). `device`: where it runs, as torch calls it."""
+    """Answers in one stream; speaks what others wrote (a Synthesizer). `device`: where it runs, as torch calls it;
+    `parameters`: how many it has, where that is known.
+    """
 
-    def __init__(self, model: Model, *, think: ThinkForm = "tag", vector: bool = True, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        think: ThinkForm = "tag",
+        vector: bool = True,
+        device: str = "cpu",
+        parameters: int | None = None,
+    ) -> None:
         self._model, self._think, self._vector, self._device = model, think, vector, device
+        self._counted = {"parameters": parameters} if parameters is not None else {}
 
     @property
     def info(self) -> EngineInfo:
@@ -112,6 +122,7 @@ class Student:
         told = {key: value for key, value in self._model.card.items() if isinstance(value, str | int | float)}
         options = {
             **told,
+            **self._counted,
             "think": self._think,
             "vector": self._vector,
             "device": self._device,
@@ -172,7 +183,8 @@ def load_student(folder: Path, *, think: ThinkForm, vector: bool) -> Engines:
     if source := model.config.emotion_encoder.source:
         model.emotion_frames = emotion_frames(source)
     device = next(model.parameters()).device.type
-    return engines_of(Student(model, think=think, vector=vector, device=device))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return engines_of(Student(model, think=think, vector=vector, device=device, parameters=count))
 
 
 def emotion_frames(source: str) -> Callable[[Samples], EmotionFrames]:
@@ -201,8 +213,7 @@ def peak_memory_mb(device: str) -> int:
         import torch
 
         return round(torch.cuda.max_memory_allocated() / 1e6)
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): macOS tells bytes, Linux KiB
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+    return own_peak_memory_mb()
 
 
 def in_one_thread(make: Callable[[], Iterator[T]]) -> Iterator[T]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from cascade.turn import AudioRef, Record
 from distill.teaching.records import Labels
 
-# EChat-eval's five tasks (OSUM-EChat, arXiv 2508.09600), the same words in two tones, requests that can be checked, and one's own.
+# EChat-eval's five tasks (OSUM-EChat, arXiv 2508.09600), the same words in two tones, requests that can be checked, one's own.
 EvalTask = Literal["emotion", "age", "gender", "event", "several", "contrast", "instruction", "own"]
 EVAL_TASKS: tuple[EvalTask, ...] = get_args(EvalTask)
 Better = Literal["higher", "lower", "neither"]
@@ -69,7 +69,7 @@ class Difference(Record):
 
 
 class Figure(Record):
-    """One number of the report. `task` "all": over all tasks. low, high: a 95 % bootstrap interval; None for fewer than 3 groups."""
+    """One number of the report. `task` "all": over all tasks. low, high: a 95 % bootstrap interval; None below 3 groups."""
 
     measure: str
     task: str

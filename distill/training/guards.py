@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import statistics
 import threading
@@ -19,13 +18,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from cascade.errors import InputError
+from distill.run_folder import check_run
 from distill.training.job import Batch
 from distill.training.parallel import is_first
 
-SETTINGS = "settings.json"
 BAD_BATCH = "bad-batch"
-VERSIONS = "versions"  # of packages: written down, and free to change
 
 
 class Stopped(Exception):
@@ -40,44 +37,8 @@ def open_run(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Iter
 
     with locked(folder) if is_first() else nullcontext():
         if is_first():
-            _check_run(folder, json.loads(json.dumps(settings)), resume)
+            check_run(folder, settings, resume=resume)
         yield
-
-
-def _check_run(folder: Path, settings: dict[str, Any], resume: bool) -> None:
-    path = folder / SETTINGS
-    if not path.is_file():
-        _check_empty(folder)
-        part = path.with_name(f".{SETTINGS}.part")
-        part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        os.replace(part, path)
-        return
-    if not resume:
-        raise InputError(f"{folder}: holds a run already; --resume goes on with it, or choose another folder")
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise InputError(f"{path}: is no settings file of Attune; choose another folder") from None
-    old, new = _flat(there), _flat(settings)
-    differs = next((key for key in sorted({*old, *new}) if old.get(key) != new.get(key)), None)
-    if differs:
-        raise InputError(
-            f"{folder}: holds another run ({differs} = {old.get(differs)!r}, now {new.get(differs)!r}); "
-            "go on with the same settings, or choose another folder"
-        )
-
-
-def _check_empty(folder: Path) -> None:
-    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    if others:
-        raise InputError(f"{folder}: is not empty (it holds {others[0]}); choose a new folder")
-
-
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {name: value}
-    inner = {key: one for key, one in value.items() if name or key != VERSIONS}
-    return {key: v for part, one in inner.items() for key, v in _flat(one, f"{name}.{part}".lstrip(".")).items()}
 
 
 @dataclass

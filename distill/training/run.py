@@ -19,6 +19,7 @@ import torch
 
 from cascade.audio import Samples, Waveform
 from cascade.errors import ConfigError, InputError
+from distill.run_folder import make_folder
 from distill.teaching.dataset.shards import whole_file
 from distill.training import checkpoints, guards
 from distill.training.assemble import assembled, check_labels, check_networks, fitted, mel_key, set_training
@@ -109,7 +110,7 @@ def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[
     dataset = open_dataset(order.data)
     order = _settled(order)
     check_labels(order.config, dataset)
-    _make_folder(order)
+    make_folder(order.out, resume=order.resume)
     results: dict[str, Result] = {}
     with guards.open_run(order.out, order.settings(dataset), resume=order.resume):
         if "codec" in order.stages and order.codec is None and order.config.codec.kind == "fsq":
@@ -151,15 +152,6 @@ def _inside(path: Path | None, place: str, file: str) -> Path | None:
     if path is not None and not (path / file).is_file() and (path / place / file).is_file():
         return path / place
     return path
-
-
-def _make_folder(order: Order) -> None:
-    if order.resume and not order.out.is_dir():
-        raise InputError(f"{order.out}: no run is here to go on with; leave --resume out to begin one")
-    try:
-        order.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{order.out}: cannot be made ({error.strerror}); choose another folder") from error
 
 
 def _codec_stage(order: Order, dataset: Dataset, tell: Tell) -> dict[str, Result]:

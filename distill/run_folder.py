@@ -1,0 +1,63 @@
+"""A run's folder belongs to one run: its settings are written first, and a run goes on only with the same."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cascade.errors import InputError
+
+SETTINGS = "settings.json"
+VERSIONS = "versions"  # of packages: written down, and free to change
+
+
+def make_folder(folder: Path, *, resume: bool) -> None:
+    """Raises InputError: it cannot be made, or there is nothing to go on with."""
+    if resume and not folder.is_dir():
+        raise InputError(f"{folder}: no run is here to go on with; leave --resume out to begin one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+
+
+def check_run(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Begin a run here, or go on with it. Raises InputError: a run is there and `resume` was not said, or it is another, or the
+    folder holds something else.
+    """
+    path, settings = folder / SETTINGS, json.loads(json.dumps(settings))
+    if not path.is_file():
+        _check_empty(folder)
+        part = path.with_name(f".{SETTINGS}.part")
+        part.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        os.replace(part, path)
+        return
+    if not resume:
+        raise InputError(f"{folder}: holds a run already; --resume goes on with it, or choose another folder")
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(f"{path}: is no settings file of Attune; choose another folder") from None
+    old, new = _flat(there), _flat(settings)
+    differs = next((key for key in sorted({*old, *new}) if old.get(key) != new.get(key)), None)
+    if differs:
+        raise InputError(
+            f"{folder}: holds another run ({differs} = {old.get(differs)!r}, now {new.get(differs)!r}); "
+            "go on with the same settings, or choose another folder"
+        )
+
+
+def _check_empty(folder: Path) -> None:
+    others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if others:
+        raise InputError(f"{folder}: is not empty (it holds {others[0]}); choose a new folder")
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {name: value}
+    inner = {key: one for key, one in value.items() if name or key != VERSIONS}
+    return {key: v for part, one in inner.items() for key, v in _flat(one, f"{name}.{part}".lstrip(".")).items()}
