@@ -9,10 +9,9 @@ a run goes on where it was interrupted.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -259,8 +258,3 @@ def write_record(path: Path, record: Record) -> None:
     part = path.with_name(f"{path.name}.part{threading.get_ident()}")
     part.write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     os.replace(part, path)
-
-
-def described(specs: Sequence[SystemSpec]) -> list[Mapping[str, Any]]:
-    """As settings of a run: what makes these systems these systems."""
-    return [json.loads(spec.model_dump_json()) for spec in specs]

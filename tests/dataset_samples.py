@@ -72,6 +72,7 @@ def sample(
     text = f"That sounds like a lot, number {index}."
     given: dict[str, Any] = {
         "user_speech": tone(200 + index, 0.4, 16_000),
+        "user_words": (Word(text="So", start_s=0.05, end_s=0.2),),
         "transcript": Transcript(
             text="well that was",
             confidence=0.5,
@@ -160,7 +161,7 @@ def talker_sample(index: int, **changes: Any) -> Sample:
         ("user_speech", "transcript", "thought", "reply", "scores", "user_wer", "user_emotion_agreement", "worst",
          "reply_vector", "vector_space", "reply_prosody")
     )  # fmt: skip
-    return sample(index, parts={**nothing, "cues": Cues()}, **given | changes)
+    return sample(index, parts={**nothing, "cues": Cues(), "user_words": ()}, **given | changes)
 
 
 def write_dataset(folder: Path, samples: Iterable[Sample], *, block: int = 5) -> None:

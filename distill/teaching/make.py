@@ -148,7 +148,7 @@ class Maker:
 
     def _answered(self, scenario: Scenario, cancel: CancelScope) -> Sample:
         speech = user_speech(scenario, self._voices, cancel=cancel)
-        watched = asyncio.run(self._turn(scenario, speech, cancel))
+        watched = asyncio.run(self._turn(scenario, speech.wave, cancel))
         cancel.check()
         turn = watched.turn
         assert turn is not None, "the graph ends every turn with Done"
@@ -216,13 +216,12 @@ class Maker:
         except InputError:
             return ""
 
-    def _judged(
-        self, scenario: Scenario, speech: Waveform, watched: _Watched, turn: Turn, cancel: CancelScope
-    ) -> Sample:
+    def _judged(self, scenario: Scenario, speech: Speech, watched: _Watched, turn: Turn, cancel: CancelScope) -> Sample:
         reply_speech = self._reply_speech if turn.reply_audio and turn.reply else None
         sample = Sample(
             scenario,
-            user_speech=speech,
+            user_speech=speech.wave,
+            user_words=speech.words,
             transcript=watched.transcript,
             cues=watched.cues,
             thought=turn.thought,

@@ -98,6 +98,7 @@ class Sample:
 
     scenario: Scenario
     user_speech: Waveform | None = None
+    user_words: tuple[Word, ...] = ()  # when they are heard; empty where nobody knows
     transcript: Transcript | None = None  # what the recognizer heard; None where that gate did not look
     cues: Cues = field(default_factory=Cues)  # what the analyzers heard, as distributions
     thought: Thought | None = None

@@ -43,11 +43,12 @@ def draw_channel(rng: np.random.Generator) -> Channel:
 def heard(wave: Waveform, channel: Channel, *, gain_db: float, seed: int) -> Waveform:
     """The clip through the channel; `gain_db`: how much louder than usual the person speaks.
 
-    Clips as a recorder would.
+    Clips as a recorder would. It begins `silence_s(seed)` later.
     """
     fixed, rng = np.random.default_rng(channel.seed), np.random.default_rng(seed)
     rate, x = wave.sample_rate, wave.samples.astype(np.float64)
-    x = np.concatenate([np.zeros(int(rng.uniform(0.05, 0.4) * rate)), x, np.zeros(int(rng.uniform(0.1, 0.5) * rate))])
+    before = int(_silence_s(rng) * rate)
+    x = np.concatenate([np.zeros(before), x, np.zeros(int(rng.uniform(0.1, 0.5) * rate))])
     length = int(channel.reverb_s * rate)
     tail = fixed.standard_normal(length) * np.exp(-6.9 * np.arange(length) / length)
     echo = np.concatenate([[1.0], tail * 10 ** (channel.reverb_db / 20) / np.sqrt(np.sum(tail**2))])
@@ -60,6 +61,16 @@ def heard(wave: Waveform, channel: Channel, *, gain_db: float, seed: int) -> Wav
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(x))) * slope, len(x))
     x += noise / noise.std() * 10 ** ((channel.level_dbfs + channel.noise_db) / 20)
     return Waveform(np.round(np.clip(x, -1, 1) * 32767).astype(np.float32) / np.float32(32768), rate)
+
+
+def silence_s(seed: int) -> float:
+    """How much room there is before the first word, in seconds, with this seed of `heard`."""
+    return _silence_s(np.random.default_rng(seed))
+
+
+def _silence_s(rng: np.random.Generator) -> float:
+    """The first thing that is drawn."""
+    return float(rng.uniform(0.05, 0.4))
 
 
 def _microphone(hz: Array, channel: Channel, fixed: np.random.Generator) -> Array:

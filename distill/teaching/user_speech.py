@@ -25,14 +25,14 @@ from pydantic import ValidationError
 
 from cascade.audio import SAMPLE_RATE, Waveform, read_speech
 from cascade.cancel import CancelScope
-from cascade.engines import Synthesizer
+from cascade.engines import Speech, Synthesizer
 from cascade.errors import ConfigError, InputError
 from cascade.tts.voice_bank import Bank, load_bank
 from cascade.turn import Age, Emotion, EngineInfo, Gender, Record, ReplyEmotion
 from cascade.values import complaint
 from distill.teaching.records import SPLITS, Scenario, Split
-from distill.teaching.rooms import draw_channel, heard
-from distill.teaching.voices import USER_EMOTIONS, Speaker, cast_of, say
+from distill.teaching.rooms import draw_channel, heard, silence_s
+from distill.teaching.voices import USER_EMOTIONS, Speaker, cast_of, said, say
 
 SIMULATED = "simulated"
 TEST_SHARE = VALIDATION_SHARE = 0.1
@@ -50,8 +50,11 @@ ACTED: dict[Emotion, ReplyEmotion] = {
 class UserVoices(Protocol):
     info: EngineInfo
 
-    def say(self, scenario: Scenario, *, cancel: CancelScope) -> Waveform:
-        """The user's turn at 16 kHz, in a room. Raises InputError: no such voice, nothing that it can sound like; EngineError."""
+    def say(self, scenario: Scenario, *, cancel: CancelScope) -> Speech:
+        """The user's turn at 16 kHz, in a room, and when its words are heard, where that is known.
+
+        Raises InputError: no such voice, nothing that it can sound like; EngineError.
+        """
         ...
 
     def calm(self, voice: str, texts: Iterable[str], seed: int) -> list[Waveform]:
@@ -59,13 +62,13 @@ class UserVoices(Protocol):
         ...
 
 
-def user_speech(scenario: Scenario, voices: UserVoices, *, cancel: CancelScope) -> Waveform:
+def user_speech(scenario: Scenario, voices: UserVoices, *, cancel: CancelScope) -> Speech:
     """Raises as `UserVoices.say`, and InputError for a recording that is not what the scenario names."""
     if scenario.recording is None:
         if scenario.labels.events:
             raise InputError(f"no voice here can make {'+'.join(scenario.labels.events)}; give a recording of it")
         return voices.say(scenario, cancel=cancel)
-    return read_speech(scenario.recording)
+    return Speech(read_speech(scenario.recording))
 
 
 class Simulated:
@@ -75,12 +78,12 @@ class Simulated:
         name="espeak", version=version("espeakng-loader"), options={"rooms": "simulated", "emotion": "WORLD"}
     )
 
-    def say(self, scenario: Scenario, *, cancel: CancelScope) -> Waveform:
+    def say(self, scenario: Scenario, *, cancel: CancelScope) -> Speech:
         emotion = scenario.labels.emotion or "neutral"
         if emotion not in USER_EMOTIONS:
             raise InputError(f"no simulated voice can sound {emotion!r}; legal: {', '.join(USER_EMOTIONS)}")
         speaker = simulated(scenario.voice)
-        return say(scenario.text or "", speaker, emotion, seed=scenario.seed, intensity=scenario.intensity)
+        return said(scenario.text or "", speaker, emotion, seed=scenario.seed, intensity=scenario.intensity)
 
     def calm(self, voice: str, texts: Iterable[str], seed: int) -> list[Waveform]:
         return [say(text, simulated(voice), "neutral", seed=seed + k) for k, text in enumerate(texts)]
@@ -164,7 +167,7 @@ class Cloned:
             update={"options": {**synthesizer.info.options, "people": sorted(self._people)}}
         )
 
-    def say(self, scenario: Scenario, *, cancel: CancelScope) -> Waveform:
+    def say(self, scenario: Scenario, *, cancel: CancelScope) -> Speech:
         person, emotion = self._people.get(scenario.voice or ""), scenario.labels.emotion or "neutral"
         if person is None:
             raise InputError(f"nobody is called {scenario.voice!r}; legal: {', '.join(self._people)}")
@@ -182,7 +185,13 @@ class Cloned:
         )
         rng = np.random.default_rng([scenario.seed, 1])
         wave = speech.wave.resampled(SAMPLE_RATE)
-        return heard(wave, draw_channel(rng), gain_db=0.0, seed=int(rng.integers(2**31)))
+        channel, noise = draw_channel(rng), int(rng.integers(2**31))
+        starts_s = silence_s(noise)
+        words = tuple(
+            word.model_copy(update={"start_s": word.start_s + starts_s, "end_s": word.end_s + starts_s})
+            for word in speech.words
+        )
+        return Speech(heard(wave, channel, gain_db=0.0, seed=noise), words)
 
     def calm(self, voice: str, texts: Iterable[str], seed: int) -> list[Waveform]:
         return []

@@ -33,12 +33,13 @@ from typing import Literal
 import numpy as np
 
 from cascade.audio import SAMPLE_RATE, Samples, Waveform, read_speech
+from cascade.engines import Speech
 from cascade.errors import EngineFailed, EngineUnavailable
 from cascade.tts import flite
 from cascade.tts.espeak_process import EspeakProcess
 from cascade.tts.world import Analysis, VoiceShift, analyzed, synthesized
-from cascade.turn import Age, Gender
-from distill.teaching.rooms import Channel, draw_channel, heard
+from cascade.turn import Age, Gender, Word
+from distill.teaching.rooms import Channel, draw_channel, heard, silence_s
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 Split = Literal["train", "unseen"]
@@ -277,14 +278,14 @@ def missing_engines() -> dict[str, str]:
     return {name: why for name, why in problems.items() if why}
 
 
-def plain(text: str, speaker: Speaker) -> Waveform:
-    """As the engine itself says it. Raises EngineUnavailable, EngineFailed."""
+def plain(text: str, speaker: Speaker) -> Speech:
+    """As the engine itself says it; eSpeak NG alone tells when each word is heard. Raises EngineUnavailable, EngineFailed."""
     if speaker.engine == "flite":
-        return flite.flite_say(text, speaker.voice)
+        return Speech(flite.flite_say(text, speaker.voice))
     if speaker.engine == "festival":
-        return _festival_say(text, speaker.voice)
+        return Speech(_festival_say(text, speaker.voice))
     voice = f"{speaker.language}+{speaker.voice}"
-    return _espeak().say(text, voice=voice, rate_wpm=165, pitch=50, pitch_range=60, amplitude=90)[0]
+    return Speech(*_espeak().say(text, voice=voice, rate_wpm=165, pitch=50, pitch_range=60, amplitude=90))
 
 
 @cache
@@ -309,8 +310,9 @@ def _festival_say(text: str, voice: str) -> Waveform:
 
 
 @lru_cache(maxsize=8)  # one sentence is often said in several emotions, one after another
-def _parts(text: str, speaker: Speaker) -> Analysis:
-    return analyzed(plain(text, speaker).resampled(SAMPLE_RATE))
+def _parts(text: str, speaker: Speaker) -> tuple[Analysis, tuple[Word, ...]]:
+    speech = plain(text, speaker)
+    return analyzed(speech.wave.resampled(SAMPLE_RATE)), speech.words
 
 
 def say(
@@ -323,40 +325,82 @@ def say(
     augment: bool = True,
     channel: Channel | None = None,
 ) -> Waveform:
-    """One clip at 16 kHz. Same arguments, same samples.
+    """The sound of `said`."""
+    return said(text, speaker, emotion, seed=seed, intensity=intensity, augment=augment, channel=channel).wave
+
+
+def said(
+    text: str,
+    speaker: Speaker,
+    emotion: UserEmotion,
+    *,
+    seed: int,
+    intensity: float | None = None,
+    augment: bool = True,
+    channel: Channel | None = None,
+) -> Speech:
+    """One clip at 16 kHz, and when each of its words is heard, where the engine tells. Same arguments, same samples.
 
     `intensity` (0..1) and `channel` (the room and microphone) are drawn from the seed if not given.
     """
     rng = np.random.default_rng([seed, USER_EMOTIONS.index(emotion), _number(speaker.name)])
-    parts = _parts(text, speaker)
+    parts, words = _parts(text, speaker)
     voiced = parts.pitch_hz[parts.pitch_hz > 0]
     own = float(np.median(voiced)) if len(voiced) else speaker.pitch_hz
     drawn = manner(emotion, rng, intensity)
     person = replace(speaker.shift, pitch_st=12 * float(np.log2(speaker.pitch_hz / own)))
-    wave = synthesized(parts, combined(person, drawn.shift), seed=int(rng.integers(2**31)))
-    wave = Waveform(_with_pauses(wave.samples, drawn.pauses, rng), wave.sample_rate)
-    if not augment:
-        return wave
-    return heard(wave, channel or draw_channel(rng), gain_db=drawn.shift.gain_db, seed=int(rng.integers(2**31)))
+    shift = combined(person, drawn.shift)
+    wave = synthesized(parts, shift, seed=int(rng.integers(2**31)))
+    pauses = _pauses(wave.samples, drawn.pauses, rng)
+    wave = Waveform(_with_pauses(wave.samples, pauses), wave.sample_rate)
+    starts = 0.0
+    if augment:
+        room, noise = channel or draw_channel(rng), int(rng.integers(2**31))
+        wave, starts = heard(wave, room, gain_db=drawn.shift.gain_db, seed=noise), silence_s(noise)
+    return Speech(wave, _timed(words, 1 / shift.rate, pauses, starts))
 
 
 def _number(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
 
 
-def _with_pauses(x: Samples, count: int, rng: np.random.Generator) -> Samples:
-    """Silence put in at quiet moments, 30 dB or more under the peak, away from the ends."""
+@dataclass(frozen=True)
+class _Pause:
+    """Silence of `samples` that is put in before the sample `at`."""
+
+    at: int
+    samples: int
+
+
+def _pauses(x: Samples, count: int, rng: np.random.Generator) -> list[_Pause]:
+    """At quiet moments, 30 dB or more under the peak, away from the ends; in their order."""
     hop = 160
     frames = len(x) // hop
     if count == 0 or frames < 60:
-        return x
+        return []
     level = np.array([np.mean(np.square(x[i * hop : (i + 1) * hop])) for i in range(frames)])
     quiet = np.flatnonzero(level < level.max() * 1e-3)
     quiet = quiet[(quiet > 25) & (quiet < frames - 25)]
     if not len(quiet):
-        return x
+        return []
     cuts = sorted({int(i) * hop for i in rng.choice(quiet, count)})
-    pieces: list[Samples] = []
-    for a, b in zip([0, *cuts], [*cuts, len(x)], strict=True):
-        pieces += [x[a:b], np.zeros(int(rng.uniform(0.2, 0.7) * SAMPLE_RATE), np.float32)]
-    return np.concatenate(pieces[:-1])
+    lengths = [int(rng.uniform(0.2, 0.7) * SAMPLE_RATE) for _ in [*cuts, len(x)]]
+    return [_Pause(at, samples) for at, samples in zip(cuts, lengths, strict=False)]
+
+
+def _with_pauses(x: Samples, pauses: list[_Pause]) -> Samples:
+    bounds = [0, *(pause.at for pause in pauses), len(x)]
+    pieces: list[Samples] = [x[: bounds[1]]]
+    for pause, begin, end in zip(pauses, bounds[1:], bounds[2:], strict=False):
+        pieces += [np.zeros(pause.samples, np.float32), x[begin:end]]
+    return np.concatenate(pieces)
+
+
+def _timed(words: tuple[Word, ...], factor: float, pauses: list[_Pause], starts_s: float) -> tuple[Word, ...]:
+    """Word times (seconds) in speech that lasts `factor` times as long, has pauses put in and begins `starts_s` later."""
+
+    def moved(time_s: float) -> float:
+        scaled = time_s * factor
+        return starts_s + scaled + sum(one.samples for one in pauses if one.at < scaled * SAMPLE_RATE) / SAMPLE_RATE
+
+    return tuple(word.model_copy(update={"start_s": moved(word.start_s), "end_s": moved(word.end_s)}) for word in words)

@@ -37,14 +37,25 @@ PLAIN = (
     "vector_space", "empathy", "worst_text", "worst_emotion", "worst_strategy", "worst_empathy",
 )  # fmt: skip
 TOKEN_IDS = "top_logprobs.list.element.id"  # enough to count tokens
-LIGHT = (*PLAIN, *POSTERIORS, "user_events", "heard_events", "history", "reply_words", "reply_vector", TOKEN_IDS)
+LIGHT = (
+    *PLAIN,
+    *POSTERIORS,
+    "user_events",
+    "heard_events",
+    "history",
+    "user_words",
+    "reply_words",
+    "reply_vector",
+    TOKEN_IDS,
+)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Row:
     """One turn without its sound; the columns of the dataset by their names. None: not known, not measured, not there.
 
-    Posteriors: over the labels in Attune's order; what lacks to 1 is “cannot tell”. `reply_words`: text, start_s, end_s.
+    Posteriors: over the labels in Attune's order; what lacks to 1 is “cannot tell”. `user_words`, `reply_words`: text, start_s,
+    end_s; empty where times are not known.
     `reply_tokens`: how many tokens of the reply have alternatives (`Dataset.top_logprobs`). `shard`, `number`: where it lies.
     """
 
@@ -57,6 +68,7 @@ class Row:
     contrast: str | None
     history: tuple[Exchange, ...]
     user_text: str | None
+    user_words: tuple[tuple[str, float, float], ...]
     heard_text: str | None
     user_emotion: str | None
     user_age: str | None
@@ -267,12 +279,17 @@ def _row(record: Mapping[str, Any], shard: str, number: int) -> Row:
         **plain | lists,
         heard_events=_surest(record["heard_events"]),
         history=tuple(Exchange(**exchange) for exchange in record["history"]),
-        reply_words=tuple((word["text"], word["start_s"], word["end_s"]) for word in record["reply_words"] or ()),
+        user_words=_timed(record["user_words"]),
+        reply_words=_timed(record["reply_words"]),
         reply_vector=None if vector is None else np.array(vector, np.float32),
         reply_tokens=len(record["top_logprobs"] or ()),
         shard=shard,
         number=number,
     )
+
+
+def _timed(words: list[dict[str, Any]] | None) -> tuple[tuple[str, float, float], ...]:
+    return tuple((word["text"], word["start_s"], word["end_s"]) for word in words or ())
 
 
 def _surest(events: list[dict[str, Any]] | None) -> dict[str, float] | None:

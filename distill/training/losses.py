@@ -16,7 +16,7 @@ KINDS = ("reply", "think", "transcript", "labels")  # of the thinker's tokens th
 CHOICES = ("emotion", "age", "gender")
 # Every sum there is; those whose names end in _right are watched only.
 SUMS = (
-    *("ctc", "events", "vector_mse", "vector_cosine", "codes", "codes_right", "depth", "reply_kl"),
+    *("ctc", "aligned", "events", "vector_mse", "vector_cosine", "codes", "codes_right", "depth", "reply_kl"),
     *(f"{name}{end}" for name in CHOICES for end in ("", "_right", "_kl")),
     *(f"{kind}{end}" for kind in KINDS for end in ("", "_right")),
 )
@@ -110,7 +110,10 @@ def heard_sums(
 ) -> dict[str, Tensor]:
     """CTC, cue labels, soft labels, and how many labels were right."""
     counts = torch.tensor(list(lengths), device=ctc.device)
-    sums = {"ctc": by.ctc(ctc, counts, targets["ctc"], targets["ctc_lengths"])}
+    sums = {
+        "ctc": by.ctc(ctc, counts, targets["ctc"], targets["ctc_lengths"]),
+        "aligned": by.aligned_ctc(ctc, targets["aligned_spans"], targets["aligned"], targets["aligned_lengths"]),
+    }
     for name in CHOICES:
         known = targets[name] != by.IGNORE
         sums[name] = by.cross_entropy(cues[name], targets[name])
@@ -127,6 +130,7 @@ def count_of(batch: dict[str, Any]) -> dict[str, float]:
     counts: dict[str, float] = dict.fromkeys(SUMS, 0.0)
     if batch["mels"]:
         counts["ctc"] = float(len(targets["ctc"]))
+        counts["aligned"] = float(len(targets["aligned"]))
         for name in CHOICES:
             counts[name] = counts[f"{name}_right"] = float((targets[name] != by.IGNORE).sum())
             counts[f"{name}_kl"] = float(targets[f"{name}_posterior"].sum())

@@ -79,6 +79,18 @@ def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
     )
 
 
+def aligned_ctc(logits: Tensor, spans: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+    """CTC of each word within the states where it is heard, summed over words: alignments are free within a word alone.
+
+    logits: [ΣT, V]; spans: [W, 2], first state of each word and one behind its last, which may overlap; targets, target_lengths:
+    as in `ctc`, by word.
+    """
+    lengths = spans[:, 1] - spans[:, 0]
+    starts = torch.repeat_interleave(spans[:, 0] - (lengths.cumsum(0) - lengths), lengths)
+    places = starts + torch.arange(len(starts), device=starts.device)
+    return ctc(logits[places], lengths, targets, target_lengths)
+
+
 @_exact
 def soft_label_kl(logits: Tensor, posterior: Tensor) -> Tensor:
     """KL from a teacher's posterior to the student's, over one set of labels (Hinton et al., arXiv 1503.02531).

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,6 +18,7 @@ import torch
 
 from cascade.audio import Samples, Waveform
 from cascade.errors import ConfigError, InputError
+from distill.commit import commit
 from distill.run_folder import make_folder
 from distill.teaching.dataset.shards import whole_file
 from distill.training import checkpoints, guards
@@ -290,17 +290,6 @@ def _save(order: Order, lm: SpeechLM, dataset: Dataset, done: list[str]) -> None
         commit=commit(),
         attune=version("attune"),
     )
-
-
-def commit() -> str | None:
-    """Of the code that trains, where it lies in a clone."""
-    try:
-        found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
 
 
 def _done(stage: Path) -> bool:

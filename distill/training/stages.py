@@ -35,6 +35,7 @@ class Stage:
 
 HEARING: Mapping[str, float] = {
     "ctc": 1.0,
+    "aligned": 1.0,
     "emotion": 0.5,
     "age": 0.5,
     "gender": 0.5,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cascade.audio import Waveform, write_wav
 from cascade.errors import InputError
+from distill.training.aligned import pieces
 from distill.training.data import Dataset
 from distill.training.data import Row as Turn
 from distill.training.examples import Chance, Example, Examples, cues_of, rng_of
@@ -30,6 +31,7 @@ from e2e_model.think import spoken_words
 
 Item = tuple[str, int]  # source and place among the split's rows
 SAMPLES = 2
+MELS_PER_S = 100.0
 MASK_FRAMES, MASK_MELS = 25, 12  # the widest masks of SpecAugment
 
 
@@ -159,7 +161,7 @@ class StudentJob:
             "mels": mels,
             "starts": starts,
             "emotion_frames": frames,
-            "targets": {**self._heard(turns), **self._choices(examples)},
+            "targets": {**self._heard(turns), **self._words_at(mels, turns), **self._choices(examples)},
             "rows": rows if examples else None,
             "kinds": torch.tensor(kinds_of(examples), dtype=torch.long),
             "written": said,
@@ -192,6 +194,20 @@ class StudentJob:
         out["events"] = torch.tensor(events, dtype=torch.float32).reshape(len(turns), len(labels.events))
         out["events_known"] = torch.tensor([float(cues["events"] is not None) for cues in known])
         return out
+
+    def _words_at(self, mels: Sequence[Tensor], turns: Sequence[Turn]) -> dict[str, Tensor]:
+        """Targets of the CTC head by word, where it is known when each is heard. Spans are over all turns' states."""
+        before, found = 0, []
+        for mel, turn in zip(mels, turns, strict=True):
+            states = self.lm.encoder.states_of(len(mel))
+            made = pieces(turn.user_text or "", turn.user_words, states, len(mel) / MELS_PER_S, self.lm.speller.ctc_ids)
+            found += [(ids, before + first, before + end) for ids, first, end in made]
+            before += states
+        return {
+            "aligned": torch.tensor([unit for ids, _, _ in found for unit in ids], dtype=torch.long),
+            "aligned_lengths": torch.tensor([len(ids) for ids, _, _ in found], dtype=torch.long),
+            "aligned_spans": torch.tensor([span for _, *span in found], dtype=torch.long).reshape(-1, 2),
+        }
 
     def _choices(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """A teacher LM's choices for the reply's tokens, where its tokens are this thinker's."""

@@ -63,6 +63,7 @@ def test_a_row_says_what_the_dataset_says(folder: Path) -> None:
     assert row.gender_posterior == (0.75, 0.25)
     assert (row.age_posterior, row.heard_events) == (None, None)  # not measured is not a distribution
     assert row.reply_words == (("That", 0.0, 0.25),)
+    assert row.user_words == (("So", 0.05, 0.2),)
     assert row.reply_vector is not None
     assert row.reply_vector.tolist() == [0.25, -1.5]
     assert (row.worst_text, row.worst_empathy, row.empathy) == ("I see.", 0.2, 0.8)
@@ -143,8 +144,8 @@ def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
 
 def test_another_schema(tmp_path: Path) -> None:
     made(tmp_path, usual_samples())
-    edited(tmp_path, lambda manifest: manifest.update(schema_version=2))
-    assert "schema version 2; this Attune reads version 1" in refused(tmp_path)
+    edited(tmp_path, lambda manifest: manifest.update(schema_version=1))
+    assert "schema version 1; this Attune reads version 2" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(("split", "first"), [("train", 3), ("validation", 0)])

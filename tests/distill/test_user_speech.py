@@ -95,7 +95,7 @@ class Voice:
 def test_people_speak_in_rooms_and_refuse_what_they_cannot_act(folder: Path) -> None:
     engine = Voice()
     cloned = Cloned(engine, folder)
-    wave = user_speech(scenario(voice="ann"), cloned, cancel=CancelScope())
+    wave = user_speech(scenario(voice="ann"), cloned, cancel=CancelScope()).wave
     assert wave.sample_rate == 16_000
     assert engine.asked["emotion"] == "angry"
     assert engine.bank.folder == folder / "ann"
@@ -112,7 +112,7 @@ def test_f5_speaks_after_another_bank_with_the_same_network(folder: Path, tmp_pa
     options = {"model": str(made), "vocoder": str(made / "vocos"), "voices": str(folder / "eve"), "nfe_steps": 2}
     engine = load_engine("tts", "f5", options)
     cloned = Cloned(engine, folder)
-    wave = user_speech(scenario(voice="ann"), cloned, cancel=CancelScope())
+    wave = user_speech(scenario(voice="ann"), cloned, cancel=CancelScope()).wave
     assert wave.duration_s > 0.5
     other = engine.with_bank(people(folder)[0].bank)
     assert other._model is engine._model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,22 @@ from cascade.errors import InputError
 from cascade.paralinguistics.acoustic import heads
 from cascade.paralinguistics.features import measured
 from cascade.tts.world import VoiceShift, render
-from distill.teaching.voices import USER_EMOTIONS, Speaker, UserEmotion, manner, plain, say, speakers
+from distill.teaching.rooms import Channel
+from distill.teaching.voices import USER_EMOTIONS, Speaker, UserEmotion, manner, plain, said, say, speakers
 from distill.training.analyzer import Clip, _write, fitted, score, scored, shown
 
 TEXTS = ("They moved the meeting to Thursday.", "My sister called me again last night.", "The bus was late today.")
+QUIET = Channel(
+    reverb_s=0.1,
+    reverb_db=-40,
+    noise_db=-60,
+    noise_slope=1,
+    tilt_db=0,
+    ripple_db=0,
+    telephone=False,
+    level_dbfs=-20,
+    seed=1,
+)
 TESTED: tuple[UserEmotion, ...] = ("angry", "happy", "neutral", "sad", "fearful")
 
 
@@ -28,7 +41,7 @@ def people(split: str, count: int) -> list[Speaker]:
 
 @pytest.fixture(scope="module")
 def calm() -> Waveform:
-    return plain(TEXTS[0], people("train", 1)[0]).resampled(SAMPLE_RATE)
+    return plain(TEXTS[0], people("train", 1)[0]).wave.resampled(SAMPLE_RATE)
 
 
 def test_no_voice_is_in_both_splits() -> None:
@@ -51,9 +64,9 @@ def test_same_arguments_same_samples_and_another_seed_another_clip() -> None:
 def test_what_was_said_before_changes_nothing() -> None:
     who = next(s for s in speakers("train") if s.engine == "espeak" and s.language == "sv")
     other = next(s for s in speakers("train") if s.engine == "espeak" and s.language == "es")
-    first = plain("Mötet är på torsdag.", who)
+    first = plain("Mötet är på torsdag.", who).wave
     plain("Mañana vamos a pintar la cocina.", other)
-    assert np.array_equal(plain("Mötet är på torsdag.", who).samples, first.samples)
+    assert np.array_equal(plain("Mötet är på torsdag.", who).wave.samples, first.samples)
 
 
 def test_world_moves_what_it_is_told(calm: Waveform) -> None:
@@ -153,3 +166,24 @@ def test_score_reads_a_table_of_recordings_and_names_what_is_wrong(tmp_path: Pat
     labels.write_text("file,emotion,gender\n0.wav,bored,male")
     with pytest.raises(InputError, match=r"line 2: emotion 'bored'.*legal: angry"):
         score(labels)
+
+
+def test_word_times_follow_the_words_through_emotion_pauses_and_room() -> None:
+    """Each word's own stretch is louder than the room, and what is between two long pauses is where it is told to be."""
+    who, text = people("train", 1)[0], "Yesterday somebody finally told me what had happened."
+    for emotion in ("sad", "angry"):
+        speech = said(text, who, emotion, seed=4, channel=QUIET)
+        words = speech.words
+        assert " ".join(word.text for word in words).split()[0] == "Yesterday"
+        assert all(a.start_s <= b.start_s and a.end_s <= b.end_s + 1e-6 for a, b in pairwise(words))
+        assert words[-1].end_s <= speech.wave.duration_s
+        level = [_level(speech.wave, word.start_s, word.end_s) for word in words]
+        assert min(level) > 10 * _level(speech.wave, 0.0, words[0].start_s - 0.02)
+    calm, slow = (said(text, who, "neutral", seed=4, augment=False), said(text, who, "sad", seed=4, augment=False))
+    longer = (slow.words[-1].end_s - slow.words[0].start_s) / (calm.words[-1].end_s - calm.words[0].start_s)
+    assert longer > 1.05, "sad is slow, and its times with it"
+
+
+def _level(wave: Waveform, start_s: float, end_s: float) -> float:
+    part = wave.samples[round(start_s * wave.sample_rate) : round(end_s * wave.sample_rate)]
+    return float(np.sqrt(np.mean(np.square(part, dtype=np.float64)) + 1e-12))

@@ -11,8 +11,9 @@ WIDTH, HEIGHT = 640, 200  # in SVG units; the page scales them
 LEFT, BOTTOM, TOP = 44, 34, 8
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_from: int = 1) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_from: int = 1, caption: str = "") -> str:
     """A table that scrolls sideways on a narrow screen. Columns from `numbers_from` on are aligned as numbers."""
+    said = f"<caption>{escape(caption)}</caption>" if caption else ""
     titles = "".join(f"<th{_aligned(at, numbers_from)}>{escape(title)}</th>" for at, title in enumerate(head))
     lines = "".join(
         "<tr>"
@@ -20,7 +21,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, numbers_from
         + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return f'<div class="scroll"><table>{said}<thead><tr>{titles}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 def _aligned(at: int, numbers_from: int) -> str:

@@ -21,7 +21,7 @@ except ImportError as error:
 
 __all__ = ["AUDIO_COLUMNS", "COLUMNS", "GROUPS", "ROW_VERSION", "pa", "pq", "schema", "shown_type"]
 
-ROW_VERSION = 1  # of these columns
+ROW_VERSION = 2  # of these columns
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("user_audio", AUDIO, "FLAC, 16 bit, mono, at its own rate; null for task speak"),
         Column("user_duration_s", REAL, "its length"),
         Column("user_text", TEXT, "what was really said"),
+        Column("user_words", WORDS, "with times (seconds), from the synthesizer; null: not known"),
         Column("user_emotion", TEXT, "the emotion it was said in"),
         Column("user_intensity", REAL, "0 to 1, of that emotion, as asked for"),
         Column("user_age", TEXT, "child, adult or elder"),

@@ -14,7 +14,7 @@ import soundfile
 
 from cascade.audio import Waveform
 from cascade.errors import InputError
-from cascade.turn import AGES, EMOTIONS, GENDERS, Cue, Cues, EngineInfo, Prosody, Scores, Token, TokenChoice
+from cascade.turn import AGES, EMOTIONS, GENDERS, Cue, Cues, EngineInfo, Prosody, Scores, Token, TokenChoice, Word
 from distill.teaching.dataset.columns import AUDIO_COLUMNS, ROW_VERSION, pa, schema
 from distill.teaching.records import Sample
 
@@ -66,6 +66,7 @@ def _said(sample: Sample) -> dict[str, Any]:
         "user_audio": _audio(sample.user_speech, scenario.index, "user"),
         "user_duration_s": sample.user_speech.duration_s if sample.user_speech else None,
         "user_text": scenario.text if dialogue else None,
+        "user_words": _words(sample.user_words),
         "user_emotion": labels.emotion,
         "user_intensity": scenario.intensity if asked else None,
         "user_age": labels.age,
@@ -135,13 +136,16 @@ def _token(token: Token) -> dict[str, Any]:
     return {**choice(token), "top": [choice(other) for other in token.top]}
 
 
+def _words(words: Sequence[Word]) -> list[dict[str, Any]] | None:
+    return [word.model_dump(include={"text", "start_s", "end_s"}) for word in words] or None
+
+
 def _spoken(sample: Sample) -> dict[str, Any]:
     speech, vector = sample.reply_speech, sample.reply_vector
-    words = [word.model_dump(include={"text", "start_s", "end_s"}) for word in sample.reply_words]
     return {
         "reply_audio": _audio(speech, sample.scenario.index, "reply"),
         "reply_duration_s": speech.duration_s if speech else None,
-        "reply_words": words or None,
+        "reply_words": _words(sample.reply_words),
         **_prosody(sample.reply_prosody, "reply"),
         "reply_vector": None if vector is None else list(vector),
         "vector_space": sample.vector_space,
