@@ -9,6 +9,7 @@ from typing import Literal
 
 import soundfile
 
+from cascade.asr.alignment import aligner
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.engines import Speech, sayable
@@ -33,11 +34,16 @@ class Flite:
     def speak(
         self, text: str, *, emotion: ReplyEmotion, intensity: float, rate: float, seed: int, cancel: CancelScope
     ) -> Speech:
-        """One sentence at 16 kHz; Flite reports no word times."""
+        """One sentence at 16 kHz. Flite reports no word times; they are found by alignment, where its words are known."""
         cancel.check()
         wave = flite_say(sayable(text), self._voice)
         cancel.check()
-        return Speech(render(wave.at_level(NEUTRAL_DBFS), reply_shift(emotion, intensity, rate), seed=seed))
+        shift = reply_shift(emotion, intensity, rate)
+        words = tuple(
+            word.model_copy(update={"start_s": word.start_s / shift.rate, "end_s": word.end_s / shift.rate})
+            for word in aligner().words(wave, text)
+        )
+        return Speech(render(wave.at_level(NEUTRAL_DBFS), shift, seed=seed), words)
 
 
 def flite_say(text: str, voice: str) -> Waveform:
