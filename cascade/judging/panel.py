@@ -82,7 +82,7 @@ class Panel:
         """A judge that fails leaves its scale unmeasured, with the reason: the other scores stand."""
         if self._options.opinions == "none":
             return (), ()
-        if _in_crisis(turn):
+        if in_crisis(turn):
             return (), ("opinions: words of crisis are shown to no language model",)
         judge = self._endpoint if self._options.opinions == "endpoint" else thinker
         if judge is None:
@@ -103,7 +103,8 @@ class Panel:
         return tuple(given), tuple(lacking)
 
 
-def _in_crisis(turn: Turn) -> bool:
+def in_crisis(turn: Turn) -> bool:
+    """Whether a turn is shown to no language model: words of crisis, or an answer that takes them for such."""
     said = turn.transcript.text if turn.transcript else ""
     careful = turn.thought is not None and turn.thought.strategy == "care"
     return careful or crisis.detect(said) is not None

@@ -94,7 +94,10 @@ def _patterns(kind: str, group: str) -> tuple[re.Pattern[str], ...]:
     return tuple(re.compile(sign) for sign in crisis_data()[kind][group])
 
 
-_LINE = re.compile(r"nine eight eight|one one six|nine one one|nine nine nine|one one two|find a helpline|emergency")
+_LINE = re.compile(
+    r"nine eight eight|one one six|nine one one|nine nine nine|one one two|find a helpline|emergency"
+    r"|\b(?:988|911|999|112|116\s?123)\b|\b(?:crisis|help|hot|suicide) ?(?:line|lifeline)\b|\blifeline\b|\bsamaritans\b"
+)
 
 
 def names_help(text: str) -> bool:
