@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cascade.errors import InputError
 
 SETTINGS = "settings.json"
+LOCK = ".lock"
 VERSIONS = "versions"  # of packages: written down, and free to change
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The folder for this process alone; released by the system if the process dies. Raises InputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{folder}: another run is working there; wait for it, or choose another folder") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def make_folder(folder: Path, *, resume: bool) -> None:

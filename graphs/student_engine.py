@@ -183,7 +183,7 @@ def load_student(folder: Path, *, think: ThinkForm, vector: bool) -> Engines:
     if source := model.config.emotion_encoder.source:
         model.emotion_frames = emotion_frames(source)
     device = next(model.parameters()).device.type
-    count = sum(parameter.numel() for parameter in model.parameters())
+    count = sum(one.numel() for part in (model, model.codec) for one in part.parameters())
     return engines_of(Student(model, think=think, vector=vector, device=device, parameters=count))
 
 

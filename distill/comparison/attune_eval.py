@@ -23,9 +23,8 @@ from cascade.turn import Record
 from distill.comparison.eval_plan import PlannedItem, Size, eval_cast, known, plan_sha256, planned_items
 from distill.comparison.records import Item
 from distill.comparison.vocal_events import with_event
+from distill.files import whole_file
 from distill.run_folder import check_run, make_folder
-from distill.teaching.dataset.manifest import read_manifest
-from distill.teaching.dataset.shards import read_rows, shards_of, whole_file
 from distill.teaching.records import Scenario
 from distill.teaching.rooms import draw_channel, heard
 from distill.teaching.scenarios.own import own_scenarios
@@ -250,6 +249,9 @@ class Overlap:
 
 def leaks_into(items: ItemSet, dataset: Path) -> Overlap:
     """What of the set a dataset's training split holds. Raises InputError: no dataset, a shard that cannot be read."""
+    from distill.teaching.dataset.manifest import read_manifest  # they need pyarrow, which a comparison does not
+    from distill.teaching.dataset.shards import read_rows, shards_of
+
     read_manifest(dataset)
     own = (
         {normal(item.text) for item in items.items if item.text},

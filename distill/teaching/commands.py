@@ -164,7 +164,7 @@ def _run_in(out: Path, resume: bool) -> RunSettings | None:
 @contextmanager
 def _stopped(ctx: click.Context, out: Path) -> Iterator[None]:
     """Ctrl-C and SIGTERM stop a run alike, and it says how to go on."""
-    from distill.teaching.run import SETTINGS
+    from distill.run_folder import SETTINGS
 
     caught = int(signal.SIGINT)
 

@@ -12,7 +12,6 @@ Rows depend on their scenarios alone and parts on their blocks alone, so neither
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -26,12 +25,13 @@ from pydantic import Field, ValidationError
 
 from cascade.errors import InputError
 from cascade.turn import EngineInfo, Record
+from distill.run_folder import LOCK, SETTINGS, locked
 from distill.teaching.live.forgetting import PREFIX, STALE
 from distill.teaching.records import SPLITS, Scenario
 from distill.teaching.settings import Settings
 from distill.teaching.worker import Made, table_from
 
-PLAN, SETTINGS, MANIFEST, LOCK = "plan.jsonl", "settings.json", "manifest.json", ".lock"
+PLAN, MANIFEST = "plan.jsonl", "manifest.json"
 PARTS = (*SPLITS, "rejected")
 
 
@@ -109,24 +109,6 @@ class Run:
     def tidy(self) -> None:
         """After the manifest: what only the making needed goes."""
         shutil.rmtree(self.folder / "work", ignore_errors=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """The folder for this process alone; released by the system if the process dies. Raises InputError."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from error
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder}: another run is working there; wait for it, or choose another folder") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager

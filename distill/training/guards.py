@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from distill.run_folder import check_run
+from distill.run_folder import check_run, locked
 from distill.training.job import Batch
 from distill.training.parallel import is_first
 
@@ -33,8 +33,6 @@ class Stopped(Exception):
 def open_run(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Iterator[None]:
     """The run's folder for this run alone. `settings` (JSON) are written first. Raises InputError: a run is there and `resume`
     was not said, or it is another, or the folder holds something else."""
-    from distill.teaching.run import locked  # brings all of teaching with it
-
     with locked(folder) if is_first() else nullcontext():
         if is_first():
             check_run(folder, settings, resume=resume)

@@ -20,7 +20,7 @@ import torch
 
 from cascade.audio import Samples, Waveform
 from cascade.errors import InputError
-from distill.teaching.dataset.shards import whole_file
+from distill.files import whole_file
 from distill.teaching.records import SPLITS
 from distill.training.data import Dataset, Row, Voice
 from e2e_model.codec.base import Codec

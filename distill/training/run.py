@@ -19,8 +19,8 @@ import torch
 from cascade.audio import Samples, Waveform
 from cascade.errors import ConfigError, InputError
 from distill.commit import commit
+from distill.files import whole_file
 from distill.run_folder import make_folder
-from distill.teaching.dataset.shards import whole_file
 from distill.training import checkpoints, guards
 from distill.training.assemble import assembled, check_labels, check_networks, fitted, mel_key, set_training
 from distill.training.codec_job import CodecJob

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cascade.turn import Record
+from distill.files import whole_file
 from distill.teaching.dataset.columns import GROUPS, ROW_VERSION, shown_type
 from distill.teaching.dataset.facts import UNKNOWN, Facts
 from distill.teaching.dataset.manifest import EngineEntry, engine_entries, plain
-from distill.teaching.dataset.shards import PLACES, REJECTED, whole_file
+from distill.teaching.dataset.shards import PLACES, REJECTED
 from distill.teaching.records import SPLITS
 
 CARD = "README.md"

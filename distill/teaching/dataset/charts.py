@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
-from distill.teaching.dataset.facts import Histogram
+if TYPE_CHECKING:
+    from distill.teaching.dataset.facts import Histogram
 
 WIDTH, HEIGHT = 640, 200  # in SVG units; the page scales them
 LEFT, BOTTOM, TOP = 44, 34, 8

@@ -13,9 +13,10 @@ from pydantic import ValidationError
 from cascade.engines import ENGINES
 from cascade.errors import InputError
 from cascade.turn import Record
+from distill.files import whole_file
 from distill.teaching.dataset.columns import ROW_VERSION
 from distill.teaching.dataset.facts import Facts
-from distill.teaching.dataset.shards import PLACES, read_rows, whole_file
+from distill.teaching.dataset.shards import PLACES, read_rows
 
 MANIFEST = "manifest.json"
 # Not in Attune's table: synthesizers that only simulated users speak with.

@@ -9,22 +9,18 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
 from cascade.turn import EMOTIONS, REPLY_EMOTIONS, STRATEGIES, Record
+from distill import look
+from distill.files import whole_file
+from distill.look import mp3
 from distill.teaching.dataset.card import MEASURED, could_be_measured, known_limits, shown_share, shown_time
 from distill.teaching.dataset.charts import bars, boxes, heat_table, histogram, table
 from distill.teaching.dataset.facts import PITCH_BY, UNKNOWN, Facts
 from distill.teaching.dataset.manifest import engine_entries, plain
-from distill.teaching.dataset.shards import PLACES, whole_file
+from distill.teaching.dataset.shards import PLACES
 
 PAGE = "report.html"
 MAX_SOUND_BYTES = 6_000_000  # of all samples, as MP3; in the page a third more
-MP3 = {
-    "format": "MP3",
-    "bitrate_mode": "VARIABLE",
-    "compression_level": 0.6,
-}  # some 30 kbit/s: FLAC would be ten times that
 KINDS = {"good": "Rows that passed", "speak": "For the talker alone", "rejected": "Rejected"}
 ORDER = tuple(dict.fromkeys((*EMOTIONS, *REPLY_EMOTIONS, UNKNOWN)))  # some are in both
 
@@ -175,7 +171,11 @@ def _sounds(facts: Facts) -> str:
         labels = sorted((label for one, label in facts.examples.kept if one == kind), key=_place)
         articles = []
         for row in (row for label in labels for row in facts.examples.kept[kind, label]):
-            sounds = {whose: _mp3(row[f"{whose}_audio"]) for whose in ("user", "reply") if row[f"{whose}_audio"]}
+            sounds = {
+                whose: mp3(io.BytesIO(row[f"{whose}_audio"]["bytes"]))[0]
+                for whose in ("user", "reply")
+                if row[f"{whose}_audio"]
+            }
             size = sum(map(len, sounds.values()))
             if size <= left:
                 left -= size
@@ -187,13 +187,6 @@ def _sounds(facts: Facts) -> str:
 
 def _place(label: str) -> tuple[int, str]:
     return (ORDER.index(label) if label in ORDER else len(ORDER), label)
-
-
-def _mp3(audio: Mapping[str, Any]) -> bytes:
-    samples, rate = soundfile.read(io.BytesIO(audio["bytes"]), dtype="float32")
-    file = io.BytesIO()
-    soundfile.write(file, samples, rate, **MP3)
-    return file.getvalue()
 
 
 def _article(row: Mapping[str, Any], sounds: Mapping[str, bytes]) -> str:
@@ -258,33 +251,16 @@ def _flat(value: Any, name: str = "") -> Iterable[tuple[str, Any]]:
         yield name, value
 
 
-CSS = """
-:root{color-scheme:light dark;--ink:#1c1e21;--soft:#63686e;--page:#fbfaf8;--card:#fff;--line:#dcd9d3;--hue:#2b6cb0;--bad:#b3372c}
-@media(prefers-color-scheme:dark){:root{--ink:#e7e5e0;--soft:#a3a19b;--page:#17181a;--card:#202225;--line:#3a3d41;--hue:#6aa9e9;
---bad:#f08a7e}}
-*{box-sizing:border-box}
-body{margin:0;background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif;overflow-wrap:break-word}
-main{max-width:1080px;margin:0 auto;padding:1rem}
-h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.25rem;margin:2.2rem 0 .6rem;border-bottom:1px solid var(--line)}
-h3{font-size:1rem;margin:1.2rem 0 .4rem}
-.small,small,figcaption{color:var(--soft);font-size:.85rem}code{overflow-wrap:anywhere}
+CSS = (
+    look.CSS
+    + """
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(9rem,1fr));gap:.6rem}
-.tiles div,article{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem}
+.tiles div{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem}
 .tiles b{display:block;font-size:1.35rem}.tiles span{color:var(--soft);font-size:.85rem}
-.columns{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(22rem,100%),1fr));gap:1rem;align-items:start}
-.columns>*{min-width:0;margin:0}
-.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-size:.88rem;width:100%}
-th,td{text-align:left;padding:.2rem .5rem;border-bottom:1px solid var(--line);font-weight:400;vertical-align:top}
-thead th{color:var(--soft);white-space:nowrap}.n{text-align:right;font-variant-numeric:tabular-nums}
-.heat td{background:color-mix(in srgb,var(--hue) calc(var(--heat)*.45),transparent)}
 .bars{list-style:none;padding:0}
 .bars li{display:grid;grid-template-columns:9rem 1fr auto;gap:0 .6rem;align-items:center;margin:.35rem 0}
 .bars i{display:block;height:.8rem;background:var(--hue);border-radius:.2rem;min-width:1px}.bars b{font-weight:400}
 .bars small{grid-column:1/-1}
-svg{width:100%;height:auto;display:block}svg rect{fill:var(--hue)}svg line{stroke:var(--soft);stroke-width:1}
-svg line.mid{stroke:var(--ink);stroke-width:2.5}
-svg text{fill:var(--soft);font-size:13px}svg .end{text-anchor:end}svg .mark{text-anchor:middle}
-article p{margin:.25rem 0}audio{width:100%;height:2.4rem}.bad{color:var(--bad)}.none{color:var(--soft)}
-.think{border-left:3px solid var(--line);padding-left:.6rem;color:var(--soft);font-size:.9rem}
+svg line.mid{stroke:var(--ink);stroke-width:2.5}svg .end{text-anchor:end}svg .mark{text-anchor:middle}
 """
+)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from cascade.errors import InputError, one_line
+from distill.files import whole_file
 from distill.teaching.dataset.columns import AUDIO_COLUMNS, pa, pq, schema
 from distill.teaching.records import SPLITS
 
 REJECTED = "rejected"
 PLACES: tuple[str, ...] = (*SPLITS, REJECTED)  # folders of a dataset
 ROWS_PER_GROUP = 32  # about 10 MB with sound
-FULL = (errno.ENOSPC, errno.EDQUOT)
 # Few values, many rows: stored once and pointed to.
 REPEATED = (
     "split", "task", "source", "domain", "template", "contrast", "speaker", "contributor", "user_emotion", "user_age",
@@ -82,28 +78,3 @@ def _check_columns(path: Path, found: Any) -> None:
 def shards_of(folder: Path, place: str) -> list[Path]:
     """The shards of one of PLACES, in order."""
     return sorted((folder / place).glob("*.parquet"))
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that appears under `path` only when all of it is on the disk. Makes the folder. Raises InputError."""
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(_unwritable(path, error)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
-def _unwritable(path: Path, error: OSError) -> str:
-    if error.errno in FULL:
-        return f"{path}: no space left on the disk; free some and go on with --resume; nothing made so far is lost"
-    why = error.strerror or one_line(error)
-    return f"{path}: cannot be written ({why}); mend that and go on with --resume; nothing made so far is lost"
