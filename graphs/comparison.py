@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from cascade.cancel import CancelScope
 from cascade.errors import AttuneError, EngineError, EngineUnavailable
 from cascade.process import WorkerProcess
-from cascade.turn import Cues, EngineInfo, Record, Timings, Turn
+from cascade.turn import Cues, EngineInfo, Record, Timings, Transcript, Turn
 from graphs.resources import usage
 
 WORKER = Path(__file__).with_name("comparison_worker.py")
@@ -55,11 +55,14 @@ class SystemSpec(Record):
 
 
 class Case(Record):
-    """One input: `wav` is read by every system. `truth`: its labels as sure cues, for a system that is told them."""
+    """One input: `wav` is read by every system. `truth`: its labels as sure cues, for a system that is told them. `heard`: what
+    the system's own recognizer has heard in it before, on behalf of another system; it need not listen again.
+    """
 
     id: str
     wav: str
     truth: Cues = Cues()
+    heard: Transcript | None = None
 
 
 class Answer(Record):
@@ -103,13 +106,15 @@ class System:
             WORKER, [spec.model_dump_json(), str(folder.absolute())], name=spec.name, timeout_s=ANSWER_S
         )
         self._cancel = CancelScope()
+        self.recognizer: EngineInfo | None = None
 
-    def begin(self) -> dict[str, Any]:
+    def begin(self) -> None:
         """Load it. Raises EngineUnavailable: it cannot be had here."""
         try:
-            return self._worker.ask({"do": "begin"}, cancel=self._cancel)[0]
+            found = self._worker.ask({"do": "begin"}, cancel=self._cancel)[0]
         except EngineError as error:
             raise EngineUnavailable(f"{self.spec.name}: {_bare(error, self.spec.name)}") from None
+        self.recognizer = EngineInfo.model_validate(found["recognizer"])
 
     def answer(self, case: Case, seed: int) -> tuple[Answer, float | None]:
         """The answer, and the processor seconds it took; its sound is in the folder as <case>.wav."""
@@ -158,8 +163,19 @@ def _bare(error: AttuneError, name: str) -> str:
 # --- answers
 
 
-def answer_all(spec: SystemSpec, cases: Sequence[Case], run: Path, *, seed: int, jobs: int, progress: Progress) -> None:
-    """Every case that has no answer yet. Raises EngineUnavailable: the system cannot be loaded."""
+def answer_all(
+    spec: SystemSpec,
+    cases: Sequence[Case],
+    run: Path,
+    *,
+    seed: int,
+    jobs: int,
+    progress: Progress,
+    earlier: Sequence[str] = (),
+) -> None:
+    """Every case that has no answer yet. `earlier`: systems that have answered all; where one has the very same recognizer, what
+    that heard counts for both, for listening takes most of a cascade's time. Raises EngineUnavailable: it cannot be loaded.
+    """
     folder = run / "answers" / spec.name
     waiting = [case for case in cases if not (folder / f"{case.id}.json").is_file()]
     if not waiting and (folder / "system.json").is_file():
@@ -171,12 +187,13 @@ def answer_all(spec: SystemSpec, cases: Sequence[Case], run: Path, *, seed: int,
         nonlocal done
         with running(spec, folder) as system:
             systems.append(system)
+            shared = next((name for name in earlier if _hears_alike(run, name, system)), None)
             while True:
                 with lock:
                     case = next(queue, None)
                 if case is None:
                     break
-                answer, _ = system.answer(case, seed)
+                answer, _ = system.answer(_heard_by(run, shared, case), seed)
                 write_record(folder / f"{case.id}.json", answer)
                 with lock:
                     done += 1
@@ -192,6 +209,18 @@ def answer_all(spec: SystemSpec, cases: Sequence[Case], run: Path, *, seed: int,
             for system in systems:
                 system.stop()
             raise
+
+
+def _hears_alike(run: Path, name: str, system: System) -> bool:
+    return system.spec.kind == "cascade" and read_about(run, name).engines.get("asr") == system.recognizer
+
+
+def _heard_by(run: Path, name: str | None, case: Case) -> Case:
+    """The case with what another system's recognizer made of it; where that failed, it is listened to."""
+    turn = read_answers(run, name, [case.id])[case.id].turn if name else None
+    if turn is None or any(failure.stage == "asr" for failure in turn.failures):
+        return case
+    return case.model_copy(update={"heard": turn.transcript})
 
 
 def _kept_about(folder: Path, about: SystemAbout) -> SystemAbout:

@@ -1,7 +1,7 @@
 """One system of a comparison in a process of its own (see `cascade.process` and `graphs.comparison`).
 
 Run as a script with a SystemSpec as JSON and the folder for its sounds as arguments.
-Request   {"do": "begin"}                        → {"load_s"}
+Request   {"do": "begin"}                        → {"recognizer"}
           {"do": "answer", "case", "seed"}       → {"turn"}; the reply's sound is in the folder as <case>.wav
           {"do": "about"}                        → {"engines", "parameters", "load_s", "energy_j", "energy_note"}
 Response  as above, or {"error"}
@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from cascade.audio import read_speech
 from cascade.profiles import Engines
-from cascade.turn import Turn
+from cascade.turn import Cues, Turn
 from graphs.comparison import Case, SystemSpec
 from graphs.resources import energy_j
 from graphs.state import Context, Done, InputState, Known
@@ -40,7 +40,7 @@ class Host:
         self._load()
         if request["do"] == "answer":
             return self._answer(Case.model_validate(request["case"]), request["seed"])
-        return self._about() if request["do"] == "about" else {"load_s": self._load_s}
+        return self._about() if request["do"] == "about" else {"recognizer": self._infos()["asr"]}
 
     def _load(self) -> None:
         if self._engines is not None:
@@ -70,7 +70,8 @@ class Host:
 
     async def _turn(self, case: Case, seed: int, place: Path) -> Turn:
         assert self._engines is not None, "loaded before"
-        known = Known(cues=case.truth) if self._spec.cues == "oracle" else Known()
+        cues = case.truth if self._spec.cues == "oracle" else Cues()
+        known = Known(case.heard, cues, listened=case.heard is None)
         speech = read_speech(case.wav)
         context = Context(self._engines, place, ears=False, user_speech=speech, known=known)
         begin: InputState = {"text": None, "wav": None, "seed": seed}
@@ -80,9 +81,12 @@ class Host:
         assert done is not None, "the graph ends every turn with Done"
         return done
 
-    def _about(self) -> dict[str, Any]:
+    def _infos(self) -> dict[str, Any]:
         assert self._engines is not None, "loaded before"
-        infos = {stage: info.model_dump(mode="json") for stage, info in self._engines.infos.items()}
+        return {stage: info.model_dump(mode="json") for stage, info in self._engines.infos.items()}
+
+    def _about(self) -> dict[str, Any]:
+        infos = self._infos()
         now, note = energy_j()
         spent = now - self._energy_before if now is not None and self._energy_before is not None else None
         counts = {info["options"].get("parameters") for info in infos.values()}

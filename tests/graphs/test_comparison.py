@@ -124,3 +124,28 @@ def test_what_a_process_and_its_children_take() -> None:
     assert used.peak_memory_mb is not None
     assert used.peak_memory_mb > 10
     assert os.getpid() in descendants(os.getppid())
+
+
+def test_the_same_recognizer_need_not_listen_twice(tmp_path: Path, case: Callable[[str], Case]) -> None:
+    """What one cascade heard counts for the next one, and is not heard anew; a system of other ears listens itself."""
+    one, other = (SystemSpec(name=name, kind="cascade", cues=cues) for name, cues in (("a", "heard"), ("b", "hidden")))
+    cases = [case("fine-0001")]
+    answer_all(one, cases, tmp_path, seed=0, jobs=1, progress=nothing)
+    path = tmp_path / "answers" / "a" / "fine-0001.json"
+    kept = json.loads(path.read_text())
+    kept["turn"]["transcript"]["text"] = "words that nobody said"
+    path.write_text(json.dumps(kept))
+    answer_all(other, cases, tmp_path, seed=0, jobs=1, progress=nothing, earlier=["a"])
+    turn = read_answers(tmp_path, "b", ["fine-0001"])["fine-0001"].turn
+    assert turn is not None
+    assert turn.transcript is not None
+    assert turn.transcript.text == "words that nobody said"
+    about = tmp_path / "answers" / "a" / "system.json"
+    told = json.loads(about.read_text())
+    told["engines"]["asr"]["options"] = {"dither": "off"}
+    about.write_text(json.dumps(told))
+    third = other.model_copy(update={"name": "c"})
+    answer_all(third, cases, tmp_path, seed=0, jobs=1, progress=nothing, earlier=["a"])
+    heard = read_answers(tmp_path, "c", ["fine-0001"])["fine-0001"].turn
+    assert heard is not None
+    assert heard.transcript is None or heard.transcript.text != "words that nobody said"
