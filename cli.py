@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from distill.comparison.commands import compare
 from distill.teaching.commands import teach
 from distill.teaching.live.commands import consent
 from distill.training.commands import analyzer, train_student
@@ -97,6 +98,7 @@ main.add_command(teach)
 main.add_command(consent)
 main.add_command(analyzer)
 main.add_command(train_student)
+main.add_command(compare)
 main.add_command(voices)
 
 

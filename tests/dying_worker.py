@@ -22,9 +22,10 @@ class Dying(Host):
 
     def _load(self) -> None:
         self._graph = self._graph or make_graph()
+        self._engines = self._engines or student(FakeSpeechLM())
 
     def _answer(self, case: Any, seed: int) -> dict[str, Any]:
-        if case.id.startswith("dies"):
+        if case.id.startswith("dies") or self._spec.fingerprint == f"dies:{case.id}":
             os._exit(9)
         if case.id.startswith("breaks"):
             raise ValueError("nobody thought\nof this")

@@ -132,3 +132,16 @@ def about(spec: SystemSpec) -> str:
         return ABOUT[spec.cues]
     how = {"tag": "thinking in tags", "language": "thinking in sentences", "none": "without a thought before the reply"}
     return f"an end-to-end student, {how[spec.think]}{'' if spec.vector else ', no emotion vector for its voice'}"
+
+
+def typed(spec: SystemSpec) -> str:
+    """As one writes it; paths by their last part, for a reader elsewhere has them elsewhere."""
+    if spec.kind == "cascade":
+        options = {"cues": spec.cues if spec.cues != "heard" else "", "profile": Path(spec.profile).name}
+        who = CASCADE
+    else:
+        place = Path(spec.model or "")
+        who = f"{place.parent.name}/{place.name}" if place.name == "student" else place.name
+        options = {"think": spec.think if spec.think != "tag" else "", "vector": "" if spec.vector else "off"}
+    said = ",".join(f"{key}={value}" for key, value in options.items() if value and value != "embedded")
+    return f"{who}:{said}" if said else who

@@ -1,0 +1,201 @@
+"""`attune compare`, for the command line: parse, build, call, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from graphs.options import INTERRUPTED, engine_options, home_option
+
+if TYPE_CHECKING:
+    from distill.comparison.run import Settings
+
+EVERY_S, EVERY_S_IN_A_LOG = 0.5, 15.0
+CPUS = os.cpu_count() or 1
+FREE = {"out", "jobs", "votes", "resume", "home"}  # options that make no other run of it
+
+
+@click.command()
+@click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The run's folder.")
+@click.option(
+    "--system",
+    "systems",
+    multiple=True,
+    metavar="SPEC",
+    help="cascade[:cues=heard|hidden|oracle,profile=P] or STUDENT[:think=tag|language|none,vector=on|off]; the first is "
+    "what the others are compared with. [cascade, without cues, with true cues]",
+)
+@click.option(
+    "--items", default="small", show_default=True, help="Attune-eval small, full or tiny; or a folder of items."
+)
+@click.option(
+    "--own",
+    type=click.Path(path_type=Path, exists=True),
+    help="Your recordings, too: a JSONL, or a folder with labels.csv.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed, same comparison.json."
+)
+@click.option("--jobs", default=CPUS, show_default=True, type=click.IntRange(min=1), help="Answers made at once.")
+@click.option(
+    "--paced", default=20, show_default=True, type=click.IntRange(min=0), help="Items whose speed is measured,"
+)
+@click.option(
+    "--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="so many times, one at a time, warm."
+)
+@click.option(
+    "--scored",
+    default=40,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Items whose replies' sound is rated (DNSMOS).",
+)
+@click.option("--judge-url", metavar="URL", help="An OpenAI-compatible endpoint whose model judges the replies.")
+@click.option("--judge-model", metavar="NAME", help="The judge, as that server names it; its key: $OPENAI_API_KEY.")
+@click.option(
+    "--judge-repeats", default=3, show_default=True, type=click.IntRange(min=1, max=10), help="Asked so often."
+)
+@click.option(
+    "--votes",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Blind votes that the page saved, to be counted.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in the folder, or write its report anew; its options hold."
+)
+@partial(home_option, given=False)
+@engine_options
+@click.pass_context
+def compare(ctx: click.Context, /, out: Path, jobs: int, votes: tuple[Path, ...], resume: bool, **asked: Any) -> None:
+    """Compare the cascade with students and with itself.
+
+    Every system answers the same spoken items; comparison.html shows what they heard, felt, said and took, side by side and to
+    hear, with intervals.
+    """
+    from distill.comparison.run import PAGE, Order, compare
+
+    show = Shown()
+    settings = _settings(ctx, out, resume, asked)
+    try:
+        page = compare(Order(settings, out, jobs, votes, resume, _command(settings)), show.line, show.progress)
+    except KeyboardInterrupt:
+        click.echo(f"\nattune: stopped; no answer is lost: attune compare -o {out} --resume", err=True)
+        ctx.exit(INTERRUPTED)
+    markdown = page.with_name("comparison.md").read_text(encoding="utf-8")
+    click.echo(markdown)
+    click.echo(
+        f"Look at {page} and listen; every number is in {page.with_name('comparison.json')}; {PAGE} needs nothing else."
+    )
+
+
+def _settings(ctx: click.Context, out: Path, resume: bool, asked: dict[str, Any]) -> Settings:
+    """What is asked for; with --resume, what the run began with, and what is given must be the same. Raises AttuneError."""
+    from cascade.errors import InputError
+    from distill.comparison.run import read_settings
+
+    there = read_settings(out) if resume else None
+    if there is None:
+        return _asked(asked)
+    given = {name for name in asked if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if given:
+        new = _asked({**_as_options(there), **{name: asked[name] for name in given}}, there)
+        if new != there:
+            raise InputError(
+                f"{out}: its run was begun with other settings than {', '.join(sorted(given))} now; leave them out, or choose "
+                "another folder"
+            )
+    return there
+
+
+def _as_options(there: Settings) -> dict[str, Any]:
+    return {"systems": (), "profile": "auto", "swaps": (), "judge_url": None, "judge_model": None} | {
+        name: getattr(there, name) for name in ("items", "own", "seed", "paced", "rounds", "scored", "judge_repeats")
+    }
+
+
+def _asked(asked: dict[str, Any], there: Settings | None = None) -> Settings:
+    from distill.comparison.run import Settings
+    from distill.comparison.systems import USUAL, parsed
+
+    texts = asked["systems"] or USUAL
+    systems = tuple(parsed(text, profile=asked["profile"], engines=tuple(asked["swaps"])) for text in texts)
+    judge = _judge(asked["judge_url"], asked["judge_model"])
+    return Settings(
+        systems=there.systems if there and not asked["systems"] else systems,
+        items=_items(asked["items"]),
+        own=str(Path(asked["own"]).absolute()) if asked["own"] else None,
+        seed=asked["seed"],
+        paced=asked["paced"],
+        rounds=asked["rounds"],
+        scored=asked["scored"],
+        judge=there.judge if there and not asked["judge_url"] else judge,
+        judge_repeats=asked["judge_repeats"],
+    )
+
+
+def _items(given: str) -> str:
+    """A size, or a folder's whole path. Raises ConfigError."""
+    from cascade.errors import ConfigError
+
+    if given in ("tiny", "small", "full"):
+        return given
+    if not Path(given).is_dir():
+        raise ConfigError(f"--items {given}: legal: tiny, small, full, or the folder of a set of items")
+    return str(Path(given).absolute())
+
+
+def _judge(url: str | None, model: str | None) -> Any:
+    """The judge's endpoint, asked whether it is there. Raises ConfigError, EngineUnavailable."""
+    if url is None and model is None:
+        return None
+    from cascade.engines import parse_options
+    from cascade.errors import ConfigError, EngineUnavailable
+    from cascade.reasoning import openai
+
+    if not url or not model:
+        raise ConfigError("--judge-url and --judge-model go together: where the judge is, and what it is called there")
+    options = parse_options("reasoning", "openai", {"base_url": url, "model": model})
+    assert isinstance(options, openai.Options)
+    gap = next((need for need in openai.needs(options) if need.fix), None)
+    if gap:
+        raise EngineUnavailable(f"--judge-url {url}: lacks {gap.name}: {gap.fix}")
+    return options
+
+
+def _command(settings: Settings) -> str:
+    """The command that makes this comparison, as a person would type it."""
+    from distill.comparison.systems import typed
+
+    parts = ["attune", "compare", "-o", "RUN"]
+    parts += [word for spec in settings.systems for word in ("--system", typed(spec))]
+    parts += ["--items", settings.items, "--seed", str(settings.seed)]
+    parts += ["--paced", str(settings.paced), "--rounds", str(settings.rounds)]
+    return " ".join(parts)
+
+
+class Shown:
+    """Progress on standard error: one line on a terminal, now and then a line in a log."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty()
+        self._last = ("", 0.0)
+
+    def line(self, text: str) -> None:
+        click.echo(f"\r{text}", err=True)
+
+    def progress(self, what: str, done: int, of: int) -> None:
+        before, at = self._last
+        now = time.monotonic()
+        if done < of and what == before and now - at < (EVERY_S if self._live else EVERY_S_IN_A_LOG):
+            return
+        self._last = (what, now)
+        end = done == of or not self._live
+        click.echo(f"\r{what}: {done} of {of}\x1b[K" if self._live else f"{what}: {done} of {of}", nl=end, err=True)
