@@ -72,7 +72,8 @@ def make(run: Path) -> dict[str, Any]:
     comparison = {
         "schema": 1, "attune": "0.1.0", "commit": "0123abc", "seed": 0, "reference": "cascade",
         "command": "attune compare --items small --system cascade --system cascade:cues=hidden --system nano",
-        "items": {"name": "Attune-eval example", "sha256": "ab" * 32, "count": len(rows), "tasks": tasks, "folder": "items"},
+        "items": {"name": "Attune-eval example", "sha256": "ab" * 32, "count": len(rows), "tasks": tasks, "folder": "items",
+                  "overlaps": {"tiny": "0 of 12 sentences are in the training split"}},
         "systems": [_system(name, rows) for name in SYSTEMS],
         "measures": [measure.model_dump(mode="json") for measure in MEASURES],
         "figures": figures,

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 EVERY_S, EVERY_S_IN_A_LOG = 0.5, 15.0
 CPUS = os.cpu_count() or 1
-FREE = {"out", "jobs", "votes", "resume", "home"}  # options that make no other run of it
 
 
 @click.command()
@@ -69,12 +68,27 @@ FREE = {"out", "jobs", "votes", "resume", "home"}  # options that make no other 
     help="Blind votes that the page saved, to be counted.",
 )
 @click.option(
+    "--learnt-from",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A dataset that a student learnt from: the report says what of the items it held.",
+)
+@click.option(
     "--resume", is_flag=True, help="Go on with the run in the folder, or write its report anew; its options hold."
 )
 @partial(home_option, given=False)
 @engine_options
 @click.pass_context
-def compare(ctx: click.Context, /, out: Path, jobs: int, votes: tuple[Path, ...], resume: bool, **asked: Any) -> None:
+def compare(
+    ctx: click.Context,
+    /,
+    out: Path,
+    jobs: int,
+    votes: tuple[Path, ...],
+    learnt_from: tuple[Path, ...],
+    resume: bool,
+    **asked: Any,
+) -> None:
     """Compare the cascade with students and with itself.
 
     Every system answers the same spoken items; comparison.html shows what they heard, felt, said and took, side by side and to
@@ -85,7 +99,8 @@ def compare(ctx: click.Context, /, out: Path, jobs: int, votes: tuple[Path, ...]
     show = Shown()
     settings = _settings(ctx, out, resume, asked)
     try:
-        page = compare(Order(settings, out, jobs, votes, resume, _command(settings)), show.line, show.progress)
+        order = Order(settings, out, jobs, votes, learnt_from, resume, _command(settings))
+        page = compare(order, show.line, show.progress)
     except KeyboardInterrupt:
         click.echo(f"\nattune: stopped; no answer is lost: attune compare -o {out} --resume", err=True)
         ctx.exit(INTERRUPTED)

@@ -19,6 +19,7 @@ def markdown(comparison: Mapping[str, Any]) -> str:
         f"```sh\n{comparison['command']}\n```",
         f"{items['count']:,} items of {_cell(items['name'])} (sha256 `{items['sha256'][:12]}`), {_cell(timings['machine'])}, "
         f"{lasted(timings['wall_s'])}; Attune {comparison['attune']}, commit {comparison['commit'] or 'unknown'}.",
+        *(f"Of these items {_cell(told)} of {_cell(name)}." for name, told in items.get("overlaps", {}).items()),
         _main(report),
         "95 % bootstrap intervals. **Bold**: the best, and those not significantly worse than it. "
         f"▲ ▼: significantly better or worse than {_cell(report.reference)} on the same items.",

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -24,7 +25,7 @@ from cascade.errors import InputError
 from cascade.reasoning import openai
 from cascade.turn import Cues, Emotion, Record
 from distill.comparison import assemble
-from distill.comparison.attune_eval import ItemSet, build, open_items
+from distill.comparison.attune_eval import ItemSet, build, leaks_into, open_items
 from distill.comparison.eval_plan import Size
 from distill.comparison.listening import Tools, open_tools, unmeasured
 from distill.comparison.markdown import markdown
@@ -49,7 +50,7 @@ from graphs.comparison import (
 )
 
 JSON, PAGE, MARKDOWN = "comparison.json", "comparison.html", "comparison.md"
-ITEMS_SHA = "items.sha256"
+ITEMS_SHA, SECONDS = "items.sha256", "seconds"
 T = TypeVar("T")
 
 
@@ -76,12 +77,15 @@ class Settings(Record):
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked for. jobs: how many answers are made at once; votes: files of listeners' blind votes."""
+    """What is asked for. jobs: how many answers are made at once; votes: files of listeners' blind votes; learnt_from: datasets
+    that students were trained on, in whose training split the items are sought.
+    """
 
     settings: Settings
     out: Path
     jobs: int = 2
     votes: tuple[Path, ...] = ()
+    learnt_from: tuple[Path, ...] = ()
     resume: bool = False
     command: str = ""
 
@@ -111,9 +115,8 @@ def compare(order: Order, tell: Callable[[str], None], progress: Progress) -> Pa
     """Everything that is not done yet; the page. Raises AttuneError; KeyboardInterrupt loses nothing."""
     asked = order.settings
     check_systems(asked.systems)
-    began = time.monotonic()
     make_folder(order.out, resume=order.resume)
-    with locked(order.out):
+    with locked(order.out), _timed(order.out) as spent_s:
         settings = asked.model_dump(mode="json") | {VERSIONS: {"attune": version("attune")}}
         check_run(order.out, settings, resume=order.resume)
         items = _items(order, progress)
@@ -125,7 +128,20 @@ def compare(order: Order, tell: Callable[[str], None], progress: Progress) -> Pa
         pace_all(asked.systems, paced, order.out, seed=asked.seed, rounds=asked.rounds, progress=progress)
         _measure_all(order, items, progress)
         tell("writing the report")
-        return _report(order, items, [case.id for case in paced], time.monotonic() - began)
+        return _report(order, items, [case.id for case in paced], spent_s())
+
+
+@contextmanager
+def _timed(run: Path) -> Iterator[Callable[[], float]]:
+    """Seconds that were spent on this run until now, with those before it was interrupted."""
+    path, began = run / SECONDS, time.monotonic()
+    before = float(path.read_text(encoding="utf-8")) if path.is_file() else 0.0
+    try:
+        yield lambda: before + time.monotonic() - began
+    finally:
+        if (run / SETTINGS).is_file():
+            with whole_file(path) as file:
+                file.write(f"{before + time.monotonic() - began:.1f}".encode())
 
 
 def evenly(cases: Sequence[T], count: int) -> list[T]:
@@ -267,7 +283,12 @@ def _report(order: Order, items: ItemSet, paced: Sequence[str], wall_s: float) -
         unmeasured=_unmeasured(asked, abouts),
         seed=asked.seed,
     )
-    about = {"name": items.name, "sha256": items.sha256, "folder": _relative(items.folder, order.out)}
+    about = {
+        "name": items.name,
+        "sha256": items.sha256,
+        "folder": _relative(items.folder, order.out),
+        "overlaps": {path.name: str(leaks_into(items, path)) for path in order.learnt_from},
+    }
     comparison = assemble.assembled(parts, items=about, command=order.command, wall_s=wall_s)
     if order.votes:
         comparison["votes"] = read_votes(order.votes, comparison)

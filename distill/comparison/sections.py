@@ -33,11 +33,15 @@ def headline(report: Report) -> str:
     ran = f"{timings['created_at']} on {timings['machine']}, in {lasted(timings['wall_s'])}"
     return (
         f"<h1>{len(report.systems)} systems on {escape(items['name'])}</h1>"
-        f"<p>{count}, the same sound for every system: {tasks}.</p>"
+        f"<p>{count}, the same sound for every system: {tasks}.{_overlaps(items)}</p>"
         f'<ul class="said">{said}</ul>{_systems(report)}'
         f'<p class="small">Made with <code>{escape(data["command"])}</code><br/>{escape(ran)}. {escape(made)}. '
         f"Items sha256 <code>{escape(items['sha256'])}</code></p>"
     )
+
+
+def _overlaps(items: Mapping[str, Any]) -> str:
+    return "".join(f" Of them {escape(told)} of {escape(name)}." for name, told in items.get("overlaps", {}).items())
 
 
 def _sentence(parts: Sequence[str | tuple[str, dict[str, str]]]) -> str:

@@ -66,12 +66,14 @@ def test_a_whole_comparison_interrupted_resumed_and_made_again(order: Order, tmp
     with pytest.raises(KeyboardInterrupt):
         compare(order, nothing, stop)
     assert not (order.out / "comparison.json").exists()
+    before_s = float((order.out / "seconds").read_text())
     kept = {path: path.stat().st_mtime_ns for path in (order.out / "answers").rglob("own-*.*")}
     with pytest.raises(InputError, match="holds a run already; --resume"):
         compare(order, nothing, nothing)
     page = compare(replace(order, resume=True), nothing, nothing)
     assert {path: path.stat().st_mtime_ns for path in (order.out / "answers").rglob("own-*.*")} == kept
     found = json.loads((order.out / "comparison.json").read_text())
+    assert found["timings"]["wall_s"] >= before_s > 0, "with the time before it was interrupted"
     again = compare(replace(order, out=tmp_path / "again", jobs=1), nothing, nothing)
     assert steady(found) == steady(json.loads((again.parent / "comparison.json").read_text()))
     assert page.stat().st_size > 10_000

@@ -242,6 +242,7 @@ def test_markdown_for_a_readme(comparison: dict[str, Any]) -> None:
         row
         == "| Contrast accuracy (higher is better) | **75.0 %** (67.0–83.0) | 0.0 % ▼ (0.0–8.0) | **75.0 %** (67.0–83.0) |"
     )
+    assert "Of these items 0 of 12 sentences are in the training split of tiny." in lines
     assert "| answers that failed | 1 of 12 | 0 of 12 | 1 of 12 |" in lines
     assert "- Speech quality: speechmos is not installed: pip install 'attune[judge]'" in lines
     assert any(line.startswith("| several | 0.90 | 0.50 | –") for line in lines)
