@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import server
 from click.testing import CliRunner
 
 from cascade.errors import InputError
@@ -93,6 +94,26 @@ def test_a_whole_comparison_interrupted_resumed_and_made_again(order: Order, tmp
         if values:  # each number is what its items say
             assert figure["value"] == pytest.approx(sum(n for n, _ in values) / sum(d for _, d in values), rel=1e-5)
             assert figure["items"] == len(values)
+
+
+def test_a_language_model_judges_every_reply_as_often_as_asked(
+    order: Order, items: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "ANSWER", json.dumps({"score": 4, "reason": "It meets the sadness."}))
+    with server.serving() as url:
+        asked = ["--items", str(items), "--paced", "0", "--scored", "0", "--judge-url", url, "--judge-model", "m"]
+        monkeypatch.setattr("distill.comparison.systems.parsed", lambda *_, **__: order.settings.systems[0])
+        shown = CliRunner().invoke(
+            main, ["compare", "-o", str(order.out), "--system", "one", *asked, "--judge-repeats", "2"]
+        )
+    assert shown.exit_code == 0, shown.output
+    found = json.loads((order.out / "comparison.json").read_text())
+    figures = {one["measure"]: one for one in found["figures"] if one["task"] == "all"}
+    assert (figures["judge_emotion"]["value"], figures["judge_emotion"]["items"]) == (4.0, 3)
+    note = found["rows"][0]["answers"]["one"]["notes"]["judge_emotion"]
+    assert "openai m" in note
+    assert "It meets the sadness." in note
+    assert "Emotion score" in shown.output
 
 
 def test_other_items_than_it_began_with_are_refused(order: Order, tmp_path: Path) -> None:
