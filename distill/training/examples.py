@@ -77,6 +77,8 @@ class Examples:
         if source == "understanding":
             task = LABEL_TASKS[int(rng.integers(len(LABEL_TASKS)))]
             return [self.transcript(turn, speech), *self.labels(turn, task, speech)]
+        if source == "listening":
+            return [self.transcript(turn, speech)]
         if source == "writing":
             return [self.answer(turn, "text→text", rng, 0, true_share)]
         if source == "speaking":

@@ -26,7 +26,7 @@ from distill.teaching.progress import span
 from distill.training.assemble import fitted, set_training, texts_of
 from distill.training.codec_job import CROP_S, CROPS_PER_PACK, Resynthesis
 from distill.training.costs import Load, kept_bytes, load_of, state_bytes, work_of
-from distill.training.data import Dataset, Row, open_dataset
+from distill.training.data import Dataset, Row, Voice, open_dataset
 from distill.training.job import Schedule
 from distill.training.optimizers import table
 from distill.training.progress import PEAKS, peak_flops
@@ -172,14 +172,14 @@ class Lengths:
     def __init__(self, config: Config, codec: Any) -> None:
         self._mels, self._codec = config.mels, codec
 
-    def mel_frames(self, row: Row) -> int:
-        return round((row.user_duration_s or 0) * MELS_HZ)
+    def mel_frames(self, row: Row, whose: Voice = "user") -> int:
+        return round(((row.user_duration_s if whose == "user" else row.reply_duration_s) or 0) * MELS_HZ)
 
     def code_frames(self, row: Row) -> int:
         return math.ceil((row.reply_duration_s or 0) * float(self._codec.frame_rate))
 
-    def mel(self, row: Row) -> Any:
-        return np.zeros((self.mel_frames(row), self._mels), np.float16)
+    def mel(self, row: Row, whose: Voice = "user") -> Any:
+        return np.zeros((self.mel_frames(row, whose), self._mels), np.float16)
 
     def codes(self, row: Row) -> Any:
         return np.zeros((self._codec.codebooks, self.code_frames(row)), np.int16)

@@ -1,4 +1,4 @@
-"""What training reads of a dataset's sound, worked out once: log-mels of the users' speech and codec tokens of the replies'.
+"""What training reads of a dataset's sound, worked out once: log-mels of speech that is heard and codec tokens of the replies.
 
 A store is a folder of blocks (`00000.npy`: rows one after another in time) and `index.json`, which lists the blocks that are
 whole with the length of each row. A killed run loses the block it was at. A store is named after what it was made from: another
@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,20 @@ OPEN_BLOCKS = 256  # each holds one of the process's file handles
 class Prepared:
     """A row's log-mel and its codec tokens. A row without that sound has 0 frames."""
 
-    def __init__(self, rows: Sequence[Row], mels: _Store, codes: _Store | None) -> None:
+    def __init__(self, rows: Sequence[Row], mels: Mapping[Voice, _Store], codes: _Store | None) -> None:
         self._places = {row.id: place for place, row in enumerate(rows)}
         self._mels, self._codes = mels, codes
 
-    def mel(self, row: Row) -> Array:
+    def mel(self, row: Row, whose: Voice = "user") -> Array:
         """[T, mels] float16, a copy."""
-        return self._mels.read(self._places[row.id])
+        return self._mels[whose].read(self._places[row.id])
 
     def codes(self, row: Row) -> Array:
         """[codebooks, T] int16 or int32, a copy. Raises InputError: prepared without a codec."""
         return np.ascontiguousarray(self._with_codes().read(self._places[row.id]).T)
 
-    def mel_frames(self, row: Row) -> int:
-        return self._mels.length(self._places[row.id])
+    def mel_frames(self, row: Row, whose: Voice = "user") -> int:
+        return self._mels[whose].length(self._places[row.id])
 
     def code_frames(self, row: Row) -> int:
         return self._with_codes().length(self._places[row.id])
@@ -72,8 +72,9 @@ def prepare(
     folder: Path,
     progress: Callable[[int, int], None],
     device: str | torch.device = "cpu",
+    heard: Sequence[Voice] = ("user",),
 ) -> Prepared:
-    """Log-mels of the users' speech of all splits, and with a `codec` the tokens of the replies'. What is there is kept.
+    """Log-mels of the speech of all splits that is `heard`, and with a `codec` the replies' tokens. What is there is kept.
 
     `mel`: samples at `sample_rate` → [T, mels]; `mel_key` names it with its options. The codec is on `device`.
     `progress`: rows done and rows in all, over both. Raises InputError: sound that cannot be decoded, a full disk.
@@ -81,9 +82,17 @@ def prepare(
     # A dataset's hash says nothing of the order of its files.
     rows = sorted(dataset.all_rows(), key=lambda row: (SPLITS.index(row.split), row.id))
     stores: list[tuple[_Store, Callable[[Sequence[Row]], list[Array]]]] = []
-    features = {"kind": "mel", "dataset": dataset.sha256, "mel": mel_key, "sample_rate": sample_rate}
-    mels = _Store(folder, features, len(rows))
-    stores.append((mels, lambda block: _mels_of(dataset, block, mel, sample_rate)))
+    mels: dict[Voice, _Store] = {}
+    for whose in heard:
+        features = {
+            "kind": "mel",
+            "dataset": dataset.sha256,
+            "mel": mel_key,
+            "sample_rate": sample_rate,
+            "whose": whose,
+        }
+        mels[whose] = _Store(folder, features, len(rows))
+        stores.append((mels[whose], partial(_mels_of, dataset, whose=whose, mel=mel, sample_rate=sample_rate)))
     codes = None
     if codec is not None:
         codes = _Store(folder, {"kind": "codes", "dataset": dataset.sha256, "codec": codec.fingerprint()}, len(rows))
@@ -106,13 +115,17 @@ def _waves(dataset: Dataset, rows: Sequence[Row], whose: Voice, sample_rate: int
         yield Waveform(*sound).resampled(sample_rate).samples if sound else None
 
 
-def _mels_of(dataset: Dataset, rows: Sequence[Row], mel: Callable[[Samples], Array], sample_rate: int) -> list[Array]:
+def _mels_of(
+    dataset: Dataset, rows: Sequence[Row], *, whose: Voice, mel: Callable[[Samples], Array], sample_rate: int
+) -> list[Array]:
     """Each [T, mels] float16; all empty ones are [0, 0]."""
     made = []
-    for row, wave in zip(rows, _waves(dataset, rows, "user", sample_rate), strict=True):
+    for row, wave in zip(rows, _waves(dataset, rows, whose, sample_rate), strict=True):
         frames = np.zeros((0, 0), np.float16) if wave is None else mel(wave).astype(np.float16)
         if not np.isfinite(frames).all():
-            raise InputError(f"{dataset.folder}: row {row.id}: its user_audio has no finite log-mel; remove that row")
+            raise InputError(
+                f"{dataset.folder}: row {row.id}: its {whose}_audio has no finite log-mel; remove that row"
+            )
         made.append(frames)
     return made
 

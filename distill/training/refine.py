@@ -114,7 +114,7 @@ class RefineJob(StudentJob):
         tensors: dict[str, Any] = {
             "mels": mels,
             "starts": [0] * len(mels),
-            "emotion_frames": [self._emotion_frames(turn) for turn in turns]
+            "emotion_frames": [self._emotion_frames(turn, "user") for turn in turns]
             if self.lm.config.emotion_encoder.size
             else None,
             "best": self._rows(best, speech, range(len(turns))),

@@ -32,7 +32,7 @@ from distill.training.loop import train
 from distill.training.parallel import is_first, processes
 from distill.training.prepared import Prepared, prepare
 from distill.training.refine import RefineJob
-from distill.training.stages import STAGES, TABLE, Stage, StageName, scaled
+from distill.training.stages import STAGES, TABLE, Stage, StageName, scaled, voices_heard
 from distill.training.student_job import StudentJob
 from e2e_model.build import resolved
 from e2e_model.checkpoint import read_card
@@ -247,6 +247,7 @@ def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Callable[[
             codec=lm.codec,
             folder=order.out / "prepared",
             progress=progress if is_first() else lambda *_: None,
+            heard=voices_heard(name for name in order.stages if name != "codec"),
         )
 
 

@@ -6,17 +6,19 @@ words go wrong), empathy on top of both, and refinement last, anchored (as CORD 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from distill.training.data import Voice
 from distill.training.job import Schedule
 
 StageName = Literal["codec", "understand", "speak", "empathise", "refine"]
 STAGES: tuple[StageName, ...] = get_args(StageName)
 
 # Which rows of the thinker an item of the dataset becomes; several of them hear the same speech, read once.
-Source = Literal["understanding", "dialogue", "writing", "speaking"]
+Source = Literal["understanding", "listening", "dialogue", "writing", "speaking"]
+HEARS: Mapping[Source, Voice] = {"understanding": "user", "listening": "reply", "dialogue": "user"}  # whose speech
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ TABLE: Mapping[StageName, Stage] = {
     ),
     "understand": Stage(
         "understand",
-        "what is said and how: words and labels, with CTC and cue heads on the encoder",
-        {"understanding": 1.0},
+        "what is said and how: words and labels, with CTC and cue heads on the encoder; words of the replies' clear voice, too",
+        {"understanding": 1.0, "listening": 0.5},
         ("encoder", "heads", "adapter", "thinker"),
         ("encoder", "heads", "adapter"),
         {**HEARING, **WRITING},
@@ -135,3 +137,10 @@ def scaled(stage: Stage, *, pretrained: bool, dtype: Literal["float32", "bfloat1
     """For pretrained parts, gentler: a tenth of the rate."""
     rate = stage.schedule.learning_rate * (0.1 if pretrained and stage.name != "codec" else 1.0)
     return replace(stage, schedule=replace(stage.schedule, learning_rate=rate, dtype=dtype))
+
+
+def voices_heard(names: Iterable[StageName]) -> list[Voice]:
+    """Whose speech the stages hear; the users' always, for samples."""
+    return sorted(
+        {"user", *(HEARS[source] for name in names for source in TABLE[name].sources if source in HEARS)}, reverse=True
+    )

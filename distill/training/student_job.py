@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from cascade.audio import Waveform, write_wav
 from cascade.errors import InputError
 from distill.training.aligned import pieces
-from distill.training.data import Dataset
+from distill.training.data import Dataset, Voice
 from distill.training.data import Row as Turn
 from distill.training.examples import Chance, Example, Examples, cues_of, rng_of
 from distill.training.job import HELD_OUT, Batch
@@ -22,7 +23,7 @@ from distill.training.losses import CHOICES, KINDS, StudentLosses, count_of
 from distill.training.objectives import IGNORE
 from distill.training.packing import mixture, packs
 from distill.training.prepared import Prepared
-from distill.training.stages import Stage
+from distill.training.stages import HEARS, Source, Stage
 from e2e_model.answer import respond, speak
 from e2e_model.model import SpeechLM
 from e2e_model.respond import Audio, End, Event, Think
@@ -75,7 +76,10 @@ class StudentJob:
         return [[items[place] for place in pack] for pack in made]
 
     def held_out(self) -> Sequence[list[Item]]:
-        items = [(source, place) for source in self.stage.sources for place in self._items(source, self._held_out)]
+        sources = [
+            source for source in self.stage.sources if source != "listening"
+        ]  # users are who shall be understood
+        items = [(source, place) for source in sources for place in self._items(source, self._held_out)]
         lengths = [self._length(source, self._held_out[place]) for source, place in items]
         made = packs(lengths, self._capacity, seed=self._seed, epoch=0, shuffle=False)
         return [[items[place] for place in pack] for pack in made]
@@ -83,7 +87,7 @@ class StudentJob:
     @staticmethod
     def _items(source: str, rows: Sequence[Turn]) -> list[int]:
         """Rows a source can take: those with a person's speech, or with text alone."""
-        if source == "speaking":
+        if source in ("speaking", "listening"):
             return [k for k, row in enumerate(rows) if row.reply_text and row.reply_duration_s]
         return [k for k, row in enumerate(rows) if row.task == "dialogue" and row.user_text and row.reply_text]
 
@@ -91,7 +95,8 @@ class StudentJob:
         """Upper bound of its states and tokens: bytes bound the tokens of any text."""
         text = len((turn.user_text or "").encode()) + len((turn.reply_text or "").encode())
         text += sum(len((one.said + one.replied).encode()) for one in turn.history) // 2
-        speech = self._prepared.mel_frames(turn) // 2 if source in ("understanding", "dialogue") else 0
+        whose = HEARS.get(cast("Source", source))
+        speech = self._prepared.mel_frames(turn, whose) // 2 if whose else 0
         aloud = source in ("speaking", "dialogue") and self._makers[True].codes is not None
         frames = self._prepared.code_frames(turn) + len(turn.reply_text or "") if aloud else 0
         return int(speech * 1.5) + frames + text // 2 + 96
@@ -105,14 +110,15 @@ class StudentJob:
         for source, place in pack:
             turn, rng = rows[place], rng_of(self._seed, epoch, source, rows[place])
             speech = 0
-            if source in ("understanding", "dialogue"):
-                mel = self._prepared.mel(turn).astype(np.float32)
+            if whose := HEARS.get(source):
+                mel = self._prepared.mel(turn, whose).astype(np.float32)
+                turn = turn if whose == "user" else overheard(turn)
                 states = self.lm.encoder.states_of(len(mel))
                 speech = self.lm.adapter.length(states)
                 mels.append(torch.from_numpy(self._masked(mel, rng, self._makers[training].chance)))
                 lot = float(rng.random())
                 starts.append(self.lm.encoder.start_of(len(mel), lot) if self._makers[training].chance.shift else 0)
-                turns.append(turn)
+                turns.append((turn, whose))
             made = self._makers[training].of(source, turn, rng, speech, self.true_share(epoch))
             examples += made
             hears += [len(mels) - 1 if one.hears and one.row.speech else -1 for one in made]
@@ -141,11 +147,12 @@ class StudentJob:
         self,
         mels: list[Tensor],
         starts: list[int],
-        turns: Sequence[Turn],
+        heard: Sequence[tuple[Turn, Voice]],
         examples: Sequence[Example],
         hears: Sequence[int],
     ) -> dict[str, Any]:
-        """What StudentLosses takes."""
+        """What StudentLosses takes. heard: whose speech each log-mel is."""
+        turns = [turn for turn, _ in heard]
         lengths = [self.lm.adapter.length(self.lm.encoder.states_of(len(mel))) for mel in mels]
         rows = gathered([one.row for one in examples], lengths, list(hears), self.lm.config.vector.states)
         aloud = [k for k, one in enumerate(examples) if one.spoken is not None]
@@ -156,7 +163,7 @@ class StudentJob:
             said = written([examples[k].spoken for k in aloud], replies, read=talker.read, end=talker.end)  # type: ignore[misc]
         frames = None
         if self.lm.config.emotion_encoder.size and mels:
-            frames = [self._emotion_frames(turn) for turn in turns]
+            frames = [self._emotion_frames(turn, whose) for turn, whose in heard]
         return {
             "mels": mels,
             "starts": starts,
@@ -168,8 +175,8 @@ class StudentJob:
             "feeling": self._feeling(examples, aloud),
         }
 
-    def _emotion_frames(self, turn: Turn) -> Tensor:
-        sound = self._dataset.audio(turn, "user")
+    def _emotion_frames(self, turn: Turn, whose: Voice) -> Tensor:
+        sound = self._dataset.audio(turn, whose)
         if sound is None or self.lm.emotion_frames is None:
             raise InputError(f"row {turn.id}: no frames of the emotion encoder; give it with --emotion-encoder")
         return torch.from_numpy(self.lm.emotion_frames(Waveform(*sound).resampled(self.lm.config.sample_rate).samples))
@@ -278,6 +285,13 @@ class StudentJob:
         for task in tasks:
             told[task] = heard_and_kept(respond(self.lm, heard.samples, task=task), path)
         return told
+
+
+def overheard(turn: Turn) -> Turn:
+    """The reply as if somebody said it: its words are known, and nothing of who says it."""
+    nothing = dict.fromkeys(f"user_{name}" for name in ("emotion", "age", "gender", "events"))
+    nothing |= dict.fromkeys(f"{name}_posterior" for name in CHOICES)
+    return replace(turn, user_text=turn.reply_text, user_words=turn.reply_words, **nothing)  # type: ignore[arg-type]
 
 
 def rows_of(dataset: Dataset, by_heart: int | None) -> tuple[list[Turn], list[Turn]]:

@@ -65,6 +65,7 @@ def features(lm: SpeechLM, dataset: Dataset, folder: Path) -> Prepared:
         codec=lm.codec,
         folder=folder,
         progress=lambda done, of: None,
+        heard=("user", "reply"),
     )
 
 
@@ -127,6 +128,22 @@ def test_the_same_item_is_the_same_whatever_lies_beside_it(dataset: Dataset, pla
     if first["mels"]:
         assert torch.equal(first["mels"][0], again["mels"][0])
         assert not torch.equal(first["mels"][0], other["mels"][0])
+
+
+def test_replies_are_listened_to_as_words_of_nobody(dataset: Dataset, places: Path, tmp_path: Path) -> None:
+    """Their words and times are asked for, no cue of who says them; and what is held out is users alone."""
+    lm = student("nano", dataset, places)
+    job = job_of("understand", lm, dataset, tmp_path)
+    batch = job.batch([("listening", 0)], 0)
+    turn, targets = dataset.rows("train")[0], batch.tensors["targets"]
+    assert targets["ctc"].tolist() == lm.speller.ctc_ids(turn.reply_text or "")
+    assert batch.counts["transcript"] > 0
+    assert all(batch.counts[name] == 0 for name in ("labels", "emotion", "emotion_kl", "age", "events"))
+    own = job.batch([("understanding", 0)], 0)
+    assert own.counts["emotion"] == 1
+    assert (len(batch.tensors["mels"][0]), len(own.tensors["mels"][0])) == (50, 160), "0.5 s of reply, 1.6 s of a user"
+    assert {source for pack in job.packs(0) for source, _ in pack} == {"understanding", "listening"}
+    assert {source for pack in job.held_out() for source, _ in pack} == {"understanding"}
 
 
 def test_true_vectors_give_way_to_predicted_ones(dataset: Dataset, places: Path, tmp_path: Path) -> None:
