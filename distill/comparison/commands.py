@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from functools import partial
@@ -189,11 +190,14 @@ def _command(settings: Settings) -> str:
     """The command that makes this comparison, as a person would type it."""
     from distill.comparison.systems import typed
 
-    parts = ["attune", "compare", "-o", "RUN"]
-    parts += [word for spec in settings.systems for word in ("--system", typed(spec))]
-    parts += ["--items", settings.items, "--seed", str(settings.seed)]
-    parts += ["--paced", str(settings.paced), "--rounds", str(settings.rounds)]
-    return " ".join(parts)
+    cascade = next((spec for spec in settings.systems if spec.kind == "cascade"), None)
+    parts = ["attune", "compare", "-o", "RUN", "--items", settings.items, "--seed", settings.seed]
+    if cascade:
+        parts += ["--profile", cascade.profile, *(word for swap in cascade.engines for word in ("--engine", swap))]
+    profile = cascade.profile if cascade else ""
+    parts += [word for spec in settings.systems for word in ("--system", typed(spec, profile))]
+    parts += ["--paced", settings.paced, "--rounds", settings.rounds, "--scored", settings.scored]
+    return shlex.join(map(str, parts))
 
 
 class Shown:

@@ -48,8 +48,7 @@ def _cascade(text: str, options: dict[str, str], profile: str, engines: tuple[st
     cues = options.get("cues", "heard")
     own = options.get("profile")
     chosen = load_profile(own or profile, () if own else engines)
-    marks = [CASCADE, own and Path(own).stem, cues if cues != "heard" else ""]
-    name = options.get("name") or "-".join(mark for mark in marks if mark)
+    name = options.get("name") or _cascade_name(cues, own)
     known = (own or profile) if Path(own or profile).suffix == ".toml" else chosen.name
     return _made(text, name=name, kind="cascade", cues=cues, profile=known, engines=() if own else engines)
 
@@ -57,13 +56,23 @@ def _cascade(text: str, options: dict[str, str], profile: str, engines: tuple[st
 def _student(text: str, who: str, options: dict[str, str]) -> SystemSpec:
     folder = _folder(text, Path(who).expanduser())
     think, vector = options.get("think", "tag"), options.get("vector", "on") == "on"
-    marks = ["" if think == "tag" else "no-think" if think == "none" else think, "" if vector else "no-vector"]
     inside = folder.absolute()
-    own = inside.parent.name if inside.name == "student" else inside.name
-    name = options.get("name") or "-".join(mark for mark in (own, *marks) if mark)
+    name = options.get("name") or _student_name(inside, think, vector)
     return _made(
         text, name=name, kind="student", model=str(inside), think=think, vector=vector, fingerprint=_fingerprint(folder)
     )
+
+
+def _cascade_name(cues: str, profile: str | None) -> str:
+    marks = [CASCADE, Path(profile).stem if profile else "", cues if cues != "heard" else ""]
+    return "-".join(mark for mark in marks if mark)
+
+
+def _student_name(folder: Path, think: str, vector: bool) -> str:
+    """After its run's folder, and how it is set."""
+    own = folder.parent.name if folder.name == "student" else folder.name
+    marks = ["" if think == "tag" else "no-think" if think == "none" else think, "" if vector else "no-vector"]
+    return "-".join(mark for mark in (own, *marks) if mark)
 
 
 def _made(text: str, **parts: Any) -> SystemSpec:
@@ -134,14 +143,17 @@ def about(spec: SystemSpec) -> str:
     return f"an end-to-end student, {how[spec.think]}{'' if spec.vector else ', no emotion vector for its voice'}"
 
 
-def typed(spec: SystemSpec) -> str:
-    """As one writes it; paths by their last part, for a reader elsewhere has them elsewhere."""
+def typed(spec: SystemSpec, profile: str) -> str:
+    """As one writes it beside --profile; a student's folder by its last parts, for a reader has it elsewhere."""
     if spec.kind == "cascade":
-        options = {"cues": spec.cues if spec.cues != "heard" else "", "profile": Path(spec.profile).name}
-        who = CASCADE
+        who, usual = CASCADE, _cascade_name(spec.cues, spec.profile if spec.profile != profile else None)
+        own = Path(spec.profile).name if spec.profile != profile else ""
+        options = {"cues": spec.cues if spec.cues != "heard" else "", "profile": own}
     else:
         place = Path(spec.model or "")
         who = f"{place.parent.name}/{place.name}" if place.name == "student" else place.name
+        usual = _student_name(place, spec.think, spec.vector)
         options = {"think": spec.think if spec.think != "tag" else "", "vector": "" if spec.vector else "off"}
-    said = ",".join(f"{key}={value}" for key, value in options.items() if value and value != "embedded")
+    options["name"] = spec.name if spec.name != usual else ""
+    said = ",".join(f"{key}={value}" for key, value in options.items() if value)
     return f"{who}:{said}" if said else who

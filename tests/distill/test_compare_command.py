@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import students
 from checkpoints import server
 from click.testing import CliRunner
 
@@ -15,6 +16,7 @@ from cascade.errors import InputError
 from cli import main
 from distill.comparison.attune_eval import build
 from distill.comparison.run import Order, Settings, compare
+from distill.comparison.systems import parsed, typed
 from graphs import comparison
 from graphs.comparison import SystemSpec
 
@@ -159,3 +161,19 @@ def test_an_empty_set_is_refused(tmp_path: Path, items: Path) -> None:
     assert shown.exit_code == 2
     assert "items.json" in shown.output
     assert "Traceback" not in shown.output
+
+
+def test_the_command_shown_makes_the_same_systems(tmp_path: Path) -> None:
+    """What a reader of the report types gives the systems that were compared."""
+    student = students.nano()
+    student.save_pretrained(tmp_path / "mine" / "student")
+    texts = ("cascade", "cascade:cues=hidden", "cascade:cues=oracle,name=ceiling", "mine", "mine:think=none,vector=off")
+    made = [parsed(text.replace("mine", str(tmp_path / "mine")), profile="embedded", engines=()) for text in texts]
+    assert [spec.name for spec in made] == ["cascade", "cascade-hidden", "ceiling", "mine", "mine-no-think-no-vector"]
+    shown = [typed(spec, "embedded") for spec in made]
+    assert shown == [
+        "cascade", "cascade:cues=hidden", "cascade:cues=oracle,name=ceiling", "mine/student",
+        "mine/student:think=none,vector=off",
+    ]  # fmt: skip
+    again = [parsed(text.replace("mine", str(tmp_path / "mine")), profile="embedded", engines=()) for text in shown]
+    assert again == made
