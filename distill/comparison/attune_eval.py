@@ -247,12 +247,24 @@ class Overlap:
         )
 
 
+def check_dataset(folder: Path) -> None:
+    """Raises InputError: no dataset is there."""
+    from distill.teaching.dataset.columns import ROW_VERSION  # needs pyarrow, which a comparison does not
+    from distill.teaching.dataset.manifest import MANIFEST as DATASET
+    from distill.teaching.dataset.manifest import read_manifest
+
+    if not (folder / DATASET).is_file():
+        raise InputError(f"{folder}: holds no dataset ({DATASET}); give a folder that attune teach made")
+    version = read_manifest(folder).schema_version
+    if version != ROW_VERSION:
+        raise InputError(f"{folder}: a dataset of schema version {version}; this Attune reads version {ROW_VERSION}")
+
+
 def leaks_into(items: ItemSet, dataset: Path) -> Overlap:
     """What of the set a dataset's training split holds. Raises InputError: no dataset, a shard that cannot be read."""
-    from distill.teaching.dataset.manifest import read_manifest  # they need pyarrow, which a comparison does not
     from distill.teaching.dataset.shards import read_rows, shards_of
 
-    read_manifest(dataset)
+    check_dataset(dataset)
     own = (
         {normal(item.text) for item in items.items if item.text},
         {item.speaker for item in items.items if item.speaker},

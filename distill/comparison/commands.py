@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
 import time
 from functools import partial
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 EVERY_S, EVERY_S_IN_A_LOG = 0.5, 15.0
 CPUS = os.cpu_count() or 1
+SIZES = ("tiny", "small", "full")
 
 
 @click.command()
@@ -33,12 +35,15 @@ CPUS = os.cpu_count() or 1
     "what the others are compared with. [cascade, without cues, with true cues]",
 )
 @click.option(
-    "--items", default="small", show_default=True, help="Attune-eval small, full or tiny; or a folder of items."
+    "--items",
+    default="small",
+    show_default=True,
+    help="Attune-eval tiny, small or full (32, 300, 1,750 items), or a set of items: RUN/items of an earlier run.",
 )
 @click.option(
     "--own",
     type=click.Path(path_type=Path, exists=True),
-    help="Your recordings, too: a JSONL, or a folder with labels.csv.",
+    help="Your recordings, too: a JSONL, or a folder with labels.csv (path; text, emotion, age, gender, events if known).",
 )
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed, same comparison.json."
@@ -99,12 +104,15 @@ def compare(
 
     show = Shown()
     settings = _settings(ctx, out, resume, asked)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it, its processes end with it
     try:
         order = Order(settings, out, jobs, votes, learnt_from, resume, _command(settings))
         page = compare(order, show.line, show.progress)
     except KeyboardInterrupt:
         click.echo(f"\nattune: stopped; no answer is lost: attune compare -o {out} --resume", err=True)
         ctx.exit(INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     markdown = page.with_name("comparison.md").read_text(encoding="utf-8")
     click.echo(markdown)
     click.echo(
@@ -138,9 +146,12 @@ def _as_options(there: Settings) -> dict[str, Any]:
 
 
 def _asked(asked: dict[str, Any], there: Settings | None = None) -> Settings:
+    from cascade.errors import ConfigError
     from distill.comparison.run import Settings
     from distill.comparison.systems import USUAL, parsed
 
+    if asked["own"] and asked["items"] not in SIZES:
+        raise ConfigError("--own adds recordings to a size of Attune-eval; with --items FOLDER leave it out")
     texts = asked["systems"] or USUAL
     systems = tuple(parsed(text, profile=asked["profile"], engines=tuple(asked["swaps"])) for text in texts)
     judge = _judge(asked["judge_url"], asked["judge_model"])
@@ -161,10 +172,13 @@ def _items(given: str) -> str:
     """A size, or a folder's whole path. Raises ConfigError."""
     from cascade.errors import ConfigError
 
-    if given in ("tiny", "small", "full"):
+    if given in SIZES:
         return given
-    if not Path(given).is_dir():
-        raise ConfigError(f"--items {given}: legal: tiny, small, full, or the folder of a set of items")
+    if not (Path(given) / "items.json").is_file():
+        raise ConfigError(
+            f"--items {given}: legal: {', '.join(SIZES)}, or the folder of a set of items (RUN/items of an earlier run); for "
+            "recordings of your own: --own"
+        )
     return str(Path(given).absolute())
 
 
@@ -196,6 +210,17 @@ def _command(settings: Settings) -> str:
         parts += ["--profile", cascade.profile, *(word for swap in cascade.engines for word in ("--engine", swap))]
     profile = cascade.profile if cascade else ""
     parts += [word for spec in settings.systems for word in ("--system", typed(spec, profile))]
+    parts += ["--own", Path(settings.own).name] if settings.own else []
+    if settings.judge:
+        judge = settings.judge
+        parts += [
+            "--judge-url",
+            judge.base_url,
+            "--judge-model",
+            judge.model,
+            "--judge-repeats",
+            settings.judge_repeats,
+        ]
     parts += ["--paced", settings.paced, "--rounds", settings.rounds, "--scored", settings.scored]
     return shlex.join(map(str, parts))
 

@@ -31,11 +31,21 @@ def markdown(comparison: Mapping[str, Any]) -> str:
 
 def _main(report: Report) -> str:
     rows = [
-        (f"{measure.title} ({IN_WORDS[measure.better]})", *(_value(report, measure, name) for name in report.systems))
+        (
+            f"{measure.title} ({IN_WORDS[measure.better]}{_of(report, measure)})",
+            *(_value(report, measure, name) for name in report.systems),
+        )
         for measure in report.main()
     ]
     failed = [f"{system['failed']:,} of {report.data['items']['count']:,}" for system in report.data["systems"]]
     return _table(("", *report.systems), [*rows, ("answers that failed", *failed)])
+
+
+def _of(report: Report, measure: Measure) -> str:
+    """How many items it rests on, where that is not all of them."""
+    counts = {figure.items for name in report.systems if (figure := report.figure(measure.name, name))}
+    most = max(counts, default=0)
+    return f"; {most:,} items" if 0 < most < report.data["items"]["count"] else ""
 
 
 def _value(report: Report, measure: Measure, system: str, task: str = ALL) -> str:

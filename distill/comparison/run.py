@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import Field
 
@@ -25,7 +25,7 @@ from cascade.errors import InputError
 from cascade.reasoning import openai
 from cascade.turn import Cues, Emotion, Record
 from distill.comparison import assemble
-from distill.comparison.attune_eval import ItemSet, build, leaks_into, open_items
+from distill.comparison.attune_eval import ItemSet, build, check_dataset, leaks_into, open_items, own_plan
 from distill.comparison.eval_plan import Size
 from distill.comparison.listening import Tools, open_tools, unmeasured
 from distill.comparison.markdown import markdown
@@ -33,7 +33,7 @@ from distill.comparison.measures import contrast_pairs, tones_of, twins_of, valu
 from distill.comparison.page import write_page
 from distill.comparison.records import Item
 from distill.comparison.systems import check_systems
-from distill.comparison.votes import read_votes
+from distill.comparison.votes import read_file, read_votes
 from distill.files import whole_file
 from distill.run_folder import SETTINGS, VERSIONS, check_run, locked, make_folder
 from distill.teaching.make import known_cues
@@ -115,6 +115,7 @@ def compare(order: Order, tell: Callable[[str], None], progress: Progress) -> Pa
     """Everything that is not done yet; the page. Raises AttuneError; KeyboardInterrupt loses nothing."""
     asked = order.settings
     check_systems(asked.systems)
+    _check_inputs(order)
     make_folder(order.out, resume=order.resume)
     with locked(order.out), _timed(order.out) as spent_s:
         settings = asked.model_dump(mode="json") | {VERSIONS: {"attune": version("attune")}}
@@ -129,6 +130,17 @@ def compare(order: Order, tell: Callable[[str], None], progress: Progress) -> Pa
         _measure_all(order, items, progress)
         tell("writing the report")
         return _report(order, items, [case.id for case in paced], spent_s())
+
+
+def _check_inputs(order: Order) -> None:
+    """What is only needed at the end is looked at before anything is done. Raises InputError."""
+    asked = order.settings
+    if asked.own:
+        own_plan(Path(asked.own), asked.seed)
+    for path in order.votes:
+        read_file(path)
+    for folder in order.learnt_from:
+        check_dataset(folder)
 
 
 @contextmanager
@@ -290,13 +302,19 @@ def _report(order: Order, items: ItemSet, paced: Sequence[str], wall_s: float) -
         "overlaps": {path.name: str(leaks_into(items, path)) for path in order.learnt_from},
     }
     comparison = assemble.assembled(parts, items=about, command=order.command, wall_s=wall_s)
-    if order.votes:
-        comparison["votes"] = read_votes(order.votes, comparison)
-    with whole_file(order.out / JSON) as file:
+    page = _written(order.out, comparison)
+    if order.votes:  # of another comparison, perhaps: the report stands without them
+        page = _written(order.out, comparison | {"votes": read_votes(order.votes, comparison)})
+    return page
+
+
+def _written(run: Path, comparison: Mapping[str, Any]) -> Path:
+    """The three forms of the report; the page."""
+    with whole_file(run / JSON) as file:
         file.write(json.dumps(comparison, indent=1, ensure_ascii=False).encode() + b"\n")
-    with whole_file(order.out / MARKDOWN) as file:
+    with whole_file(run / MARKDOWN) as file:
         file.write(markdown(comparison).encode())
-    return write_page(order.out)
+    return write_page(run)
 
 
 def _unmeasured(asked: Settings, abouts: Mapping[str, SystemAbout]) -> dict[str, str]:

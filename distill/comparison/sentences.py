@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from distill.comparison.records import Figure, Measure
+from distill.comparison.records import Difference, Figure, Measure
 from distill.comparison.report import ALL, Report, is_cost, shown, verdict
 
 ECE = "_ece"
@@ -38,7 +38,7 @@ def _sentence(report: Report, system: str) -> Sentence:
     by: dict[str, list[Measure]] = {"same": [], "better": [], "worse": []}
     for measure in judged:
         figure = report.figure(measure.name, system)
-        if figure and figure.difference and figure.difference.to == report.reference:
+        if figure and figure.difference and figure.difference.to == report.reference and not _alike(figure.difference):
             by[verdict(figure, measure)].append(measure)
     clauses = [
         _kept(by["same"]),
@@ -49,6 +49,11 @@ def _sentence(report: Report, system: str) -> Sentence:
     ]
     joined = _joined([clause for clause in clauses if clause], ". ", ". ")
     return [f"{system} against {report.reference}. ", *joined, "."] if joined else []
+
+
+def _alike(difference: Difference) -> bool:
+    """Exactly the same on every item, such as what neither does at all: nothing to tell of."""
+    return difference.value == difference.low == difference.high == 0
 
 
 def _clause(report: Report, system: str, verb: str, measures: Sequence[Measure]) -> Sentence:
@@ -68,15 +73,17 @@ def _against(report: Report, measure: Measure, system: str) -> Sentence:
 
 
 def _kept(measures: Sequence[Measure]) -> Sentence:
-    return [f"Kept, without a significant difference: {_listed([_low(m.title) for m in measures])}"] if measures else []
+    return [f"No significant difference: {_listed([_low(m.title) for m in measures])}"] if measures else []
 
 
 def _costs(report: Report, system: str, *, saved: bool) -> Sentence:
-    """What an answer takes less of, or more of, than with the reference."""
+    """What an answer takes less of, or more of, than with the reference: significantly, or by one number of the whole system."""
     told = []
     for measure in filter(is_cost, report.main()):
         own, other = report.figure(measure.name, system), report.figure(measure.name, report.reference)
         if own is None or other is None or not other.value or abs(own.value / other.value - 1) < AT_LEAST:
+            continue
+        if own.items and not (own.difference and own.difference.significant):
             continue
         if (own.value < other.value) == saved:
             told.append(_against(report, measure, system))

@@ -96,7 +96,9 @@ def difference(a: Mapping[str, Ratio], b: Mapping[str, Ratio], groups: Mapping[s
 def winners(
     systems: Mapping[str, Mapping[str, Ratio]], groups: Mapping[str, str], seed: int, better: Better
 ) -> list[str]:
-    """The best system, and those whose paired difference from it holds 0. Empty where no direction is better."""
+    """The best system, and those whose paired difference from it holds 0. Empty where no direction is better, where so few items
+    were measured that there is no interval, and where all systems do exactly alike.
+    """
     return _winners(_ratio, {name: _rows(values) for name, values in systems.items()}, groups, seed, better)
 
 
@@ -183,6 +185,10 @@ def _winners(
     sign = 1 if better == "higher" else -1
     best = max(found, key=lambda name: sign * found[name].value)
     apart = {name: _difference(statistic, systems[best], systems[name], groups, seed) for name in found}
+    if found[best].low is None or all(
+        gap is not None and gap.value == gap.low == gap.high == 0 for gap in apart.values()
+    ):
+        return []
     return [name for name, gap in apart.items() if name == best or gap is None or gap.holds_zero]
 
 

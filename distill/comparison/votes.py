@@ -44,7 +44,8 @@ def read_votes(files: Sequence[Path], comparison: Mapping[str, Any]) -> dict[str
     """
     last: dict[tuple[str, str, frozenset[str]], Vote] = {}
     for path in files:
-        found = _read(path, comparison)
+        found = read_file(path)
+        _check(path, found, comparison)
         for vote in found.votes:
             key = (found.listener, vote.item, frozenset((vote.left, vote.right)))
             if key not in last or vote.time >= last[key].time:
@@ -52,9 +53,10 @@ def read_votes(files: Sequence[Path], comparison: Mapping[str, Any]) -> dict[str
     return {"files": sorted(path.name for path in files), "pairs": list(_pairs(last.values(), comparison))}
 
 
-def _read(path: Path, comparison: Mapping[str, Any]) -> VoteFile:
+def read_file(path: Path) -> VoteFile:
+    """What a listener saved, of whatever comparison. Raises InputError."""
     try:
-        found = VoteFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return VoteFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a file that the page saved") from error
     except ValidationError as error:
@@ -63,8 +65,6 @@ def _read(path: Path, comparison: Mapping[str, Any]) -> VoteFile:
         raise InputError(f"{path}: {where}: {first['msg']}; give a file that the page saved") from error
     except ValueError as error:
         raise InputError(f"{path}: broken JSON ({one_line(error)}); give a file that the page saved") from error
-    _check(path, found, comparison)
-    return found
 
 
 def _check(path: Path, found: VoteFile, comparison: Mapping[str, Any]) -> None:

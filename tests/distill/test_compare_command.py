@@ -141,6 +141,8 @@ def test_other_items_than_it_began_with_are_refused(order: Order, tmp_path: Path
         (["--system", "cascade", "--system", "cascade"], "two systems are called 'cascade'"),
         (["--system", "cascade:name=../up"], "cannot be its name"),
         (["--items", "nowhere"], "legal: tiny, small, full, or the folder of a set of items"),
+        (["--learnt-from", "."], "holds no dataset (manifest.json); give a folder that attune teach made"),
+        (["--votes", __file__], "broken JSON"),
         (["--judge-url", "http://localhost:1/v1"], "--judge-url and --judge-model go together"),
         (["--profile", "embeded"], "profile 'embeded' is not known"),
         (["--system", "cascade:profile=gpu"], "lacks"),
@@ -155,11 +157,24 @@ def test_bad_input_is_one_line(tmp_path: Path, arguments: list[str], said: str) 
     assert not (tmp_path / "run").exists()
 
 
+def test_own_recordings_go_with_a_size(tmp_path: Path, items: Path) -> None:
+    own = str(items.parent / "own.jsonl")
+    given = ["compare", "-o", str(tmp_path / "run"), "--own", own, "--items", str(items)]
+    shown = CliRunner().invoke(main, given)
+    assert shown.exit_code == 2
+    assert "--own adds recordings to a size of Attune-eval" in shown.output
+    (tmp_path / "bad.jsonl").write_text('{"emotion": "joyful"}')
+    shown = CliRunner().invoke(main, ["compare", "-o", str(tmp_path / "run"), "--own", str(tmp_path / "bad.jsonl")])
+    assert shown.exit_code == 2
+    assert "bad.jsonl:1" in shown.output
+    assert not (tmp_path / "run").exists(), "what is refused leaves nothing behind"
+
+
 def test_an_empty_set_is_refused(tmp_path: Path, items: Path) -> None:
     (tmp_path / "empty").mkdir()
     shown = CliRunner().invoke(main, ["compare", "-o", str(tmp_path / "run"), "--items", str(tmp_path / "empty")])
     assert shown.exit_code == 2
-    assert "items.json" in shown.output
+    assert "or the folder of a set of items (RUN/items of an earlier run)" in shown.output
     assert "Traceback" not in shown.output
 
 

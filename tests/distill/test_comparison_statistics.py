@@ -127,9 +127,8 @@ def test_winners_are_the_best_and_those_not_surely_worse() -> None:
     assert winners(systems, groups, 0, "lower") == ["worst"]
     assert winners(systems, groups, 0, "neither") == []
     assert winners({"a": {}}, groups, 0, "higher") == []
-    assert winners({"a": {"0": (1, 1)}, "b": {"0": (0, 1)}}, groups, 0, "higher") == ["a", "b"], (
-        "one item proves nothing"
-    )
+    assert winners({"a": {"0": (1, 1)}, "b": {"0": (0, 1)}}, groups, 0, "higher") == [], "one item proves nothing"
+    assert winners({"a": best, "b": best}, groups, 0, "higher") == [], "nobody wins where all do alike"
 
 
 # --- labels
