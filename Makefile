@@ -11,7 +11,7 @@ chat: $(VENV)/.core
 	@$(BIN)/attune chat --example
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
