@@ -45,7 +45,7 @@ def _of(report: Report, measure: Measure) -> str:
     """How many items it rests on, where that is not all of them."""
     counts = {figure.items for name in report.systems if (figure := report.figure(measure.name, name))}
     most = max(counts, default=0)
-    return f"; {most:,} items" if 0 < most < report.data["items"]["count"] else ""
+    return f"; {most:,} item{'s' if most > 1 else ''}" if 0 < most < report.data["items"]["count"] else ""
 
 
 def _value(report: Report, measure: Measure, system: str, task: str = ALL) -> str:
