@@ -21,6 +21,7 @@ __all__ = [
     "top_k_kl", "vector_cosine", "vector_mse",
 ]  # fmt: skip
 
+IMPOSSIBLE = -1e30  # a log-probability, finite so that no gradient is NaN
 IGNORE = -100  # a target that is not known
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,16 +80,46 @@ def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
     )
 
 
-def aligned_ctc(logits: Tensor, spans: Tensor, targets: Tensor, target_lengths: Tensor) -> Tensor:
+@_exact
+def aligned_ctc(logits: Tensor, spans: Tensor, targets: Tensor, target_lengths: Tensor, *, blank: int = 0) -> Tensor:
     """CTC of each word within the states where it is heard, summed over words: alignments are free within a word alone.
 
     logits: [ΣT, V]; spans: [W, 2], first state of each word and one behind its last, which may overlap; targets, target_lengths:
-    as in `ctc`, by word.
+    as in `ctc`, by word. A word with too few states for its labels counts 0. The forward algorithm runs over a word's own labels
+    alone: torch's CTC fills a gradient over the whole vocabulary for each of many short words, which takes 100 times as long.
     """
-    lengths = spans[:, 1] - spans[:, 0]
-    starts = torch.repeat_interleave(spans[:, 0] - (lengths.cumsum(0) - lengths), lengths)
-    places = starts + torch.arange(len(starts), device=starts.device)
-    return ctc(logits[places], lengths, targets, target_lengths)
+    if not len(spans):
+        return logits.sum() * 0
+    lengths = spans[:, 1] - spans[:, 0]  # [W]
+    states, ends = _extended(targets, target_lengths, blank)  # [W, S], [W]
+    steps = torch.arange(int(lengths.max()), device=logits.device)  # [T]
+    rows = (spans[:, :1] + steps).clamp(max=len(logits) - 1)  # [W, T]
+    each = logits.log_softmax(-1)[rows[:, :, None], states[:, None, :]]  # [W, T, S]
+    loss = -_forward(each, lengths, states, ends, blank)
+    return loss.where(loss < -IMPOSSIBLE / 2, 0.0).sum()
+
+
+def _extended(targets: Tensor, lengths: Tensor, blank: int) -> tuple[Tensor, Tensor]:
+    """Labels with a blank before, between and behind them, [W, 2 L + 1], and how many of these states each word has, [W]."""
+    words = pad_sequence(list(torch.split(targets, lengths.tolist())), batch_first=True, padding_value=blank)
+    states = torch.full((len(words), 2 * words.shape[1] + 1), blank, device=targets.device)
+    states[:, 1::2] = words
+    return states, 2 * lengths + 1
+
+
+def _forward(log_probs: Tensor, lengths: Tensor, states: Tensor, ends: Tensor, blank: int) -> Tensor:
+    """log p of each word, [W] (Graves et al., ICML 2006, equations 6 to 8); log_probs: [W, T, S]."""
+    never = log_probs.new_full((len(states), 2), IMPOSSIBLE)
+    skips = torch.zeros_like(states, dtype=torch.bool)  # from one label to the next, unless they are the same
+    skips[:, 2:] = (states[:, 2:] != blank) & (states[:, 2:] != states[:, :-2])
+    alpha = torch.cat([log_probs[:, 0, :2], log_probs.new_full((len(states), states.shape[1] - 2), IMPOSSIBLE)], 1)
+    for step in range(1, log_probs.shape[1]):
+        back = torch.cat([never, alpha], 1)  # [W, S + 2]
+        one, two = back[:, 1:-1], back[:, :-2].where(skips, IMPOSSIBLE)
+        further = torch.logsumexp(torch.stack([alpha, one, two]), 0) + log_probs[:, step]
+        alpha = further.where((step < lengths)[:, None], alpha)
+    last = alpha.gather(1, torch.stack([ends - 1, ends - 2], 1))
+    return torch.logsumexp(last, 1)
 
 
 @_exact

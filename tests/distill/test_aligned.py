@@ -31,19 +31,33 @@ def test_what_cannot_be_placed_is_left_out() -> None:
 
 
 def test_the_loss_is_ctc_of_each_window() -> None:
+    """Its value and its gradient are those of torch's CTC, word by word; the same label twice needs a blank between."""
     torch.manual_seed(0)
     logits = torch.randn(20, 6, requires_grad=True)
-    spans = torch.tensor([[0, 6], [5, 12], [14, 20]])
-    targets, lengths = torch.tensor([1, 2, 3, 3, 5]), torch.tensor([2, 2, 1])
+    spans = torch.tensor([[0, 6], [5, 12], [14, 20], [2, 3]])
+    targets, lengths = torch.tensor([1, 2, 3, 3, 5, 4]), torch.tensor([2, 2, 1, 1])
     whole = aligned_ctc(logits, spans, targets, lengths)
-    alone = [
-        ctc(logits[a:b], torch.tensor([b - a]), t, torch.tensor([len(t)]))
-        for (a, b), t in zip(spans.tolist(), targets.split(lengths.tolist()), strict=True)
-    ]
-    torch.testing.assert_close(whole, torch.stack(alone).sum())
+    alone = torch.stack(
+        [
+            ctc(logits[a:b], torch.tensor([b - a]), t, torch.tensor([len(t)]))
+            for (a, b), t in zip(spans.tolist(), targets.split(lengths.tolist()), strict=True)
+        ]
+    ).sum()
+    torch.testing.assert_close(whole, alone)
     (gradient,) = torch.autograd.grad(whole, logits)
+    torch.testing.assert_close(gradient, torch.autograd.grad(alone, logits)[0])
     assert gradient[12:14].abs().sum() == 0, "states between words are asked for nothing"
     assert gradient[5].abs().sum() > 0
+
+
+def test_a_word_that_cannot_be_said_in_its_window_counts_nothing() -> None:
+    logits = torch.randn(4, 6, requires_grad=True)
+    spans, lengths = torch.tensor([[0, 2], [1, 4]]), torch.tensor([2, 1])
+    loss = aligned_ctc(logits, spans, torch.tensor([3, 3, 2]), lengths)
+    torch.testing.assert_close(loss, ctc(logits[1:4], torch.tensor([3]), torch.tensor([2]), torch.tensor([1])))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert gradient.isfinite().all()
+    assert gradient[0].abs().sum() == 0
 
 
 def test_no_times_no_loss() -> None:
