@@ -23,7 +23,7 @@ from cascade.cancel import CancelScope
 from cascade.errors import AttuneError, EngineError, EngineUnavailable
 from cascade.process import WorkerProcess
 from cascade.turn import Cues, EngineInfo, Record, Timings, Transcript, Turn
-from graphs.resources import usage
+from graphs.resources import energy_j, usage
 
 WORKER = Path(__file__).with_name("comparison_worker.py")
 ANSWER_S = 600.0  # after which a system is taken for dead
@@ -74,23 +74,24 @@ class Answer(Record):
 
 
 class Pace(Record):
-    """How fast: the timings of each round, warm, one at a time; processor seconds with those of all its processes."""
+    """How fast: the timings of each round, warm, one at a time; processor seconds with those of all its processes; joules of the
+    whole machine meanwhile, where it counts them.
+    """
 
     item: str
     runs: tuple[Timings, ...] = ()
     cpu_s: tuple[float, ...] = ()
+    energy_j: tuple[float, ...] = ()
     reply_s: float = 0.0
 
 
 class SystemAbout(Record):
-    """What a system is, and what it took. Seconds to load, megabytes at most, joules: None where nobody tells."""
+    """What a system is, and what it took: seconds to load, megabytes at most; None where nobody tells."""
 
     engines: dict[str, EngineInfo] = Field(default_factory=dict)
     parameters: int | None = None
     load_s: float | None = None
     peak_memory_mb: float | None = None
-    energy_j: float | None = None
-    energy_note: str = ""
 
 
 # --- asking
@@ -126,8 +127,7 @@ class System:
         except EngineError as error:
             return Answer(item=case.id, crashed=_bare(error, self.spec.name)), None
         after = self._usage()
-        spent = None if before is None or after is None or after < before else after - before
-        return Answer(item=case.id, turn=Turn.model_validate(made["turn"])), spent
+        return Answer(item=case.id, turn=Turn.model_validate(made["turn"])), _spent(before, after)
 
     def about(self) -> SystemAbout:
         found = self._worker.ask({"do": "about"}, cancel=self._cancel)[0]
@@ -240,6 +240,12 @@ def read_about(run: Path, name: str) -> SystemAbout:
     return SystemAbout.model_validate_json((run / "answers" / name / "system.json").read_bytes())
 
 
+def read_taken(run: Path, name: str) -> SystemAbout:
+    """What it took while its speed was measured: there each system does all its work itself. Nothing where none was."""
+    path = run / "latency" / name / "system.json"
+    return SystemAbout.model_validate_json(path.read_bytes()) if path.is_file() else SystemAbout()
+
+
 # --- speed
 
 
@@ -258,13 +264,21 @@ def pace_all(
             with running(spec, folder) as system:
                 system.answer(waiting[0], seed)
                 for case in waiting:
+                    before = energy_j()[0]
                     answer, cpu_s = system.answer(case, seed)
-                    write_record(folder / f"{case.id}.json", _paced(paces[case.id], answer, cpu_s))
+                    spent_j = _spent(before, energy_j()[0])
+                    write_record(folder / f"{case.id}.json", _paced(paces[case.id], answer, cpu_s, spent_j))
                     at = number * len(cases) + len(cases) - len(waiting) + waiting.index(case) + 1
                     progress(f"{spec.name}, speed", at, total)
+                write_record(folder / "system.json", _kept_about(folder, system.about()))
 
 
-def _paced(pace: Pace, answer: Answer, cpu_s: float | None) -> Pace:
+def _spent(before: float | None, after: float | None) -> float | None:
+    """Of a counter that only grows; None where nobody tells, or where it began anew meanwhile."""
+    return None if before is None or after is None or after < before else after - before
+
+
+def _paced(pace: Pace, answer: Answer, cpu_s: float | None, spent_j: float | None) -> Pace:
     """One more round. A crash has no time: it counts as a round without one, so that it is not asked for ever."""
     timings = answer.turn.timings if answer.turn else Timings()
     audio = answer.turn.reply_audio if answer.turn else None
@@ -272,6 +286,7 @@ def _paced(pace: Pace, answer: Answer, cpu_s: float | None) -> Pace:
         update={
             "runs": (*pace.runs, timings),
             "cpu_s": (*pace.cpu_s, cpu_s) if cpu_s is not None else pace.cpu_s,
+            "energy_j": (*pace.energy_j, spent_j) if spent_j is not None else pace.energy_j,
             "reply_s": audio.duration_s if audio else pace.reply_s,
         }
     )

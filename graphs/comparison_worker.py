@@ -3,7 +3,7 @@
 Run as a script with a SystemSpec as JSON and the folder for its sounds as arguments.
 Request   {"do": "begin"}                        → {"recognizer"}
           {"do": "answer", "case", "seed"}       → {"turn"}; the reply's sound is in the folder as <case>.wav
-          {"do": "about"}                        → {"engines", "parameters", "load_s", "energy_j", "energy_note"}
+          {"do": "about"}                        → {"engines", "parameters", "load_s"}
 Response  as above, or {"error"}
 """
 
@@ -22,7 +22,6 @@ from cascade.audio import read_speech
 from cascade.profiles import Engines
 from cascade.turn import Cues, Turn
 from graphs.comparison import Case, SystemSpec
-from graphs.resources import energy_j
 from graphs.state import Context, Done, InputState, Known
 
 
@@ -34,7 +33,6 @@ class Host:
         self._engines: Engines | None = None
         self._graph: Any = None
         self._load_s = 0.0
-        self._energy_before, self._energy_note = energy_j()
 
     def do(self, request: dict[str, Any]) -> dict[str, Any]:
         self._load()
@@ -87,15 +85,11 @@ class Host:
 
     def _about(self) -> dict[str, Any]:
         infos = self._infos()
-        now, note = energy_j()
-        spent = now - self._energy_before if now is not None and self._energy_before is not None else None
         counts = {info["options"].get("parameters") for info in infos.values()}
         return {
             "engines": infos,
             "parameters": counts.pop() if len(counts) == 1 else None,
             "load_s": self._load_s,
-            "energy_j": spent,
-            "energy_note": note,
         }
 
 

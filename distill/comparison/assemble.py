@@ -45,6 +45,7 @@ class Parts:
     notes: Mapping[str, Mapping[str, Mapping[str, str]]]
     listened: Mapping[str, Mapping[str, str | None]]
     abouts: Mapping[str, SystemAbout]
+    taken: Mapping[str, SystemAbout]  # while speed was measured
     paces: Mapping[str, Mapping[str, Pace]]
     unmeasured: Mapping[str, str]  # measures that could not be had here, and why
     seed: int
@@ -130,27 +131,20 @@ def _system(spec: SystemSpec, parts: Parts) -> dict[str, Any]:
         "answered": sum(answer.turn is not None and answer.turn.reply is not None for answer in answers),
         "failed": sum(answer.turn is None or answer.turn.reply is None for answer in answers),
         "timings": {
-            "load_s": found.load_s,
-            "peak_memory_mb": found.peak_memory_mb,
-            "energy_j": found.energy_j,
-            "energy_note": found.energy_note,
+            "load_s": parts.taken[spec.name].load_s,
+            "peak_memory_mb": parts.taken[spec.name].peak_memory_mb,
         },
     }
 
 
 def _taken(parts: Parts) -> list[Figure]:
     """What a system takes as a whole: one number each, no items behind it and so no interval."""
-    found = []
-    for name, about_ in parts.abouts.items():
-        whole = {"peak_memory_mb": about_.peak_memory_mb, "load_s": about_.load_s}
-        answered = len(parts.answers[name])
-        whole["energy_j"] = about_.energy_j / answered if about_.energy_j is not None and answered else None
-        found += [
-            Figure(measure=measure, task="all", system=name, value=value, low=None, high=None, items=0)
-            for measure, value in whole.items()
-            if value is not None
-        ]
-    return found
+    return [
+        Figure(measure=measure, task="all", system=name, value=value, low=None, high=None, items=0)
+        for name, one in parts.taken.items()
+        for measure, value in (("peak_memory_mb", one.peak_memory_mb), ("load_s", one.load_s))
+        if value is not None
+    ]
 
 
 def _sizes(parts: Parts) -> list[Figure]:
@@ -174,6 +168,8 @@ def pace_values(pace: Pace) -> Values:
         found["total_s"] = (median(run.total_s for run in runs), 1.0)
     if runs and pace.reply_s > 0:
         found["real_time_factor"] = (median(run.total_s for run in runs), pace.reply_s)
+    if pace.energy_j:
+        found["energy_j"] = (median(pace.energy_j), 1.0)
     if pace.cpu_s:
         found["cpu_s"] = (median(pace.cpu_s), 1.0)
     return found

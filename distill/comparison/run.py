@@ -41,13 +41,14 @@ from graphs.comparison import (
     Answer,
     Case,
     Progress,
-    SystemAbout,
     SystemSpec,
     answer_all,
     pace_all,
     read_answers,
+    read_taken,
     write_record,
 )
+from graphs.resources import energy_j
 
 JSON, PAGE, MARKDOWN = "comparison.json", "comparison.html", "comparison.md"
 ITEMS_SHA, SECONDS = "items.sha256", "seconds"
@@ -291,8 +292,9 @@ def _report(order: Order, items: ItemSet, paced: Sequence[str], wall_s: float) -
         notes={name: {id: one.notes for id, one in found.items()} for name, found in measured.items()},
         listened={name: {id: one.listen_back for id, one in found.items()} for name, found in measured.items()},
         abouts=abouts,
+        taken={name: read_taken(order.out, name) for name in names},
         paces=paces,
-        unmeasured=_unmeasured(asked, abouts),
+        unmeasured=_unmeasured(asked),
         seed=asked.seed,
     )
     about = {
@@ -317,9 +319,9 @@ def _written(run: Path, comparison: Mapping[str, Any]) -> Path:
     return write_page(run)
 
 
-def _unmeasured(asked: Settings, abouts: Mapping[str, SystemAbout]) -> dict[str, str]:
-    notes = [one.energy_note for one in abouts.values() if one.energy_j is None]
-    return unmeasured(asked.judge) | ({"energy_j": notes[0]} if notes else {})
+def _unmeasured(asked: Settings) -> dict[str, str]:
+    counted, note = energy_j()
+    return unmeasured(asked.judge) | ({"energy_j": note} if counted is None else {})
 
 
 def _values(

@@ -14,7 +14,17 @@ from cascade.audio import write_wav
 from cascade.errors import EngineUnavailable
 from cascade.turn import Cues, EmotionCue
 from graphs import comparison
-from graphs.comparison import Case, SystemSpec, answer_all, pace_all, read_about, read_answers, read_pace, running
+from graphs.comparison import (
+    Case,
+    SystemSpec,
+    answer_all,
+    pace_all,
+    read_about,
+    read_answers,
+    read_pace,
+    read_taken,
+    running,
+)
 from graphs.resources import descendants, usage
 
 SPEC = SystemSpec(name="standin", kind="student", model="/nowhere")
@@ -95,6 +105,8 @@ def test_speed_is_measured_in_rounds_over_all_systems(tmp_path: Path, case: Call
     assert len(pace.runs) == 2
     assert all(run.first_sound_s is not None and 0 < run.first_sound_s <= run.total_s for run in pace.runs)
     assert pace.reply_s > 0
+    assert (read_taken(tmp_path, "other").peak_memory_mb or 0) > 10
+    assert read_taken(tmp_path, "nobody").peak_memory_mb is None
     assert [run.total_s for run in read_pace(tmp_path, "other", "dies-0001").runs] == [0.0, 0.0]
 
 
