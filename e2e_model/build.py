@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from e2e_model.attention import PACKED
 from e2e_model.config import Config, Lora, Part
@@ -79,6 +80,8 @@ def make_encoder(config: Config, pretrained: bool) -> SpeechEncoder:
         jitter=part.jitter_positions,
         stack=part.stack,
     )
+    if part.source is None:
+        begin_encoder(network)
     if pretrained and part.source:
         weights = _pretrained(WhisperModel, part.source, "encoder").encoder.state_dict()
         try:
@@ -88,6 +91,17 @@ def make_encoder(config: Config, pretrained: bool) -> SpeechEncoder:
                 f"{part.source}: its sizes are not those of [encoder.model]; leave them out, so that they are taken from it"
             ) from error
     return network
+
+
+@torch.no_grad()
+def begin_encoder(network: SpeechEncoder) -> None:
+    """Weights to learn from zero with. Whisper's own are so small that the places drown the speech, and CTC stands still."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv1d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+    network.conv1.weight *= FRONT_GAIN
 
 
 def make_thinker(config: Config, speller: Speller, pretrained: bool) -> Any:

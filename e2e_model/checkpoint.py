@@ -42,12 +42,12 @@ def save_student(
     kept = own_weights(lm, whole)
     save_file({k: v.detach().cpu().contiguous().to(_kind(v, half)) for k, v in kept.items()}, beside / WEIGHTS)
     lm.speller.save(beside / "tokenizer")
-    lm.codec.save(beside / "codec")
+    lm.codec.save(beside / "codec", half=half)
     files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
     text = {
         "config": lm.config.plain(),
         "whole": whole,
-        "codec": lm.codec.fingerprint(),
+        "codec": load_codec(beside / "codec").fingerprint(),
         "base": None if whole else base_fingerprint(lm),
         "card": {**lm.card, **(card or {})},
         "files": files,
@@ -109,8 +109,11 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def own_weights(lm: SpeechLM, whole: bool) -> dict[str, Tensor]:
-    """All that is not tied to something else; where not whole, without what lies below the thinker's adapters."""
+    """All that is not tied to something else, nor known beforehand (the places of an encoder from zero); where not whole,
+    without what lies below the thinker's adapters."""
     state = lm.state_dict()
+    if lm.config.encoder.source is None:
+        del state["encoder.embed_positions.weight"]  # sinusoids
     tied = set(lm.thinker.all_tied_weights_keys) if hasattr(lm.thinker, "all_tied_weights_keys") else set()
     kept = {name: x for name, x in state.items() if name.removeprefix("thinker.") not in tied}
     return kept if whole else {name: x for name, x in kept.items() if not _of_base(name)}

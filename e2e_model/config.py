@@ -98,6 +98,7 @@ class Talker(Part):
     read: int = 5
     write: int = 15
     gate: Literal["gate", "sum", "hidden"] = "gate"
+    code_rank: int = 0  # of the table of codes, in and out; 0: as wide as the decoder
     depth: dict[str, Any] | None = (
         None  # a small causal model over a frame's codebooks; None: there is one codebook only
     )

@@ -51,13 +51,20 @@ class SpeechLM(nn.Module):
 
     codec: Any
 
+    def hear(
+        self, mels: Sequence[Tensor], starts: Sequence[int] | None = None
+    ) -> tuple[Heard, Tensor, dict[str, Tensor]]:
+        """mels [T, M] each → states, CTC logits and cue logits: what the ears tell without the thinker."""
+        heard = self.encoder(mels, starts)
+        ctc, cues = self.heads(heard)
+        return heard, ctc, cues
+
     def listen(
         self, mels: Sequence[Tensor], starts: Sequence[int] | None = None, emotion: Sequence[Tensor] | None = None
     ) -> tuple[Heard, Tensor, dict[str, Tensor], Tensor, list[int]]:
         """mels [T, M] each, emotion frames [S, E] each → states, CTC logits, cue logits, adapter's states [A, H] and how
         many each utterance has."""
-        heard = self.encoder(mels, starts)
-        ctc, cues = self.heads(heard)
+        heard, ctc, cues = self.hear(mels, starts)
         beside = []
         if self.config.emotion_encoder.size:
             if emotion is None:

@@ -66,11 +66,11 @@ class Talker(nn.Module):
         self.read, self.end = codebook_size, codebook_size + 1
         self.emotions = nn.Embedding(len(config.labels.reply_emotion) + 1, width)
         self.units = nn.Embedding(units, width)
-        self.codes = nn.Embedding(codebook_size + 2, width)  # tied: it is the output layer, too
+        self.codes = Codes(codebook_size + 2, width, part.code_rank)
         self.fusion = Fusion(hidden, width, max(1, config.vector.size), part.gate)
         self.decoder = causal_model(part.model)
         self.depth = Depth(part.depth or {}, width, codebook_size, self.codebooks) if self.codebooks > 1 else None
-        for table in (self.emotions, self.units, self.codes):
+        for table in (self.emotions, self.units):
             nn.init.normal_(table.weight, std=0.02)
 
     def embed_units(self, units: Tensor, states: Tensor, vector: Tensor, vector_on: Tensor) -> Tensor:
@@ -91,12 +91,36 @@ class Talker(nn.Module):
         row = row.index_copy(0, written.begin_at, self.emotions(written.emotion).to(units.dtype))
         row = row.index_copy(0, written.unit_at, units)
         row = row.index_copy(0, written.frame_at, self.embed_frames(written.frames).to(units.dtype))
-        reads = self.codes.weight[self.read].to(units.dtype).expand(len(written.read_at), -1)
-        return row.index_copy(0, written.read_at, reads)
+        reads = self.codes(written.read_at.new_full((1,), self.read)).to(units.dtype)
+        return row.index_copy(0, written.read_at, reads.expand(len(written.read_at), -1))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[Q, D] → [Q, codes + 2]."""
-        return F.linear(hidden, self.codes.weight.to(hidden.dtype))
+        return self.codes.logits(hidden)
+
+
+class Codes(nn.Module):
+    """The codes' table, in and out (tied). With a rank it is factored (ALBERT, Lan et al., arXiv 1909.11942): [codes, rank] and
+    a projection to the decoder's width."""
+
+    def __init__(self, codes: int, width: int, rank: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(codes, rank or width)
+        self.rise = nn.Linear(rank, width, bias=False) if rank else None
+        nn.init.normal_(self.table.weight, std=0.02)
+        if self.rise is not None:  # so that an embedding is as long as one without a rank
+            nn.init.normal_(self.rise.weight, std=rank**-0.5)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """[N] → [N, D]."""
+        made: Tensor = self.table(codes)
+        return made if self.rise is None else self.rise(made)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[Q, D] → [Q, codes]."""
+        if self.rise is not None:
+            hidden = F.linear(hidden, self.rise.weight.T.to(hidden.dtype))
+        return F.linear(hidden, self.table.weight.to(hidden.dtype))
 
 
 class Depth(nn.Module):

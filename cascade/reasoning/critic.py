@@ -116,15 +116,23 @@ def _matter(prompt: Prompt, understood: Understanding) -> frozenset[str]:
     return own | topic | ({stem(understood.felt)} if understood.felt else frozenset())
 
 
-def _off_topic(prompt: Prompt, reading: _Reading, text: str) -> str | None:
-    understood = reading.understood
+def on_topic(prompt: Prompt, reply: Reply) -> bool | None:
+    """Whether the reply speaks of what was said; None where nothing was said that it could miss, as in a greeting."""
+    return _on_topic(prompt, understand(prompt.transcript, prompt.history), reply.text.lower().replace("’", "'"))
+
+
+def _on_topic(prompt: Prompt, understood: Understanding, text: str) -> bool | None:
     matter = _matter(prompt, understood)
     exempt = understood.empty or not understood.clear or understood.act or understood.crisis
     # with no topic and next to no content, there is nothing a reply could miss
     if exempt or not matter or (understood.topic is None and not understood.echo):
         return None
-    shared = {stem(word) for word in tokens(text)} & matter
-    return None if shared else "off topic: shares nothing with what was said"
+    return not matter.isdisjoint(stem(word) for word in tokens(text))
+
+
+def _off_topic(prompt: Prompt, reading: _Reading, text: str) -> str | None:
+    missed = _on_topic(prompt, reading.understood, text) is False
+    return "off topic: shares nothing with what was said" if missed else None
 
 
 _REACTION = re.compile(

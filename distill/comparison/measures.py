@@ -19,7 +19,7 @@ from cascade.cancel import CancelScope
 from cascade.engines import Analyzer, Prompt
 from cascade.judging.listener import agreement
 from cascade.paralinguistics.acoustic import LIMIT, heads
-from cascade.reasoning.critic import complaints, empathy
+from cascade.reasoning.critic import complaints, empathy, on_topic
 from cascade.turn import Cue, Emotion, Reply, Stage, Transcript, Turn
 from distill.comparison.instructions import follows
 from distill.comparison.listening import Tools, verbatim_share
@@ -156,12 +156,16 @@ def _content(item: Item, turn: Turn | None, reply: Reply | None, twins: Sequence
 
 
 def _empathy(item: Item, reply: Reply | None, found: Measured) -> float:
-    if reply is None:
-        return 0.0
     assert item.text is not None, "asked before"
     prompt = Prompt(Transcript(text=item.text, engine=TRUTH), known_cues(item.labels, item.audio.duration_s))
+    if reply is None:
+        found.values["situation_fit"] = WRONG
+        return 0.0
     faults = complaints(prompt, reply)
     found.values["objections"] = RIGHT if faults else WRONG
+    fits = on_topic(prompt, reply)
+    if fits is not None:
+        found.values["situation_fit"] = RIGHT if fits else WRONG
     if faults:
         found.notes["objections"] = "; ".join(faults)
     return empathy(prompt, reply)

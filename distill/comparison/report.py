@@ -21,8 +21,8 @@ IN_WORDS = {"higher": "higher is better", "lower": "lower is better", "neither":
 NEEDED = ("items", "systems", "measures", "figures", "winners", "confusions", "calibration", "timings", "rows")
 # What a reader who has no time looks at: the table of a README, the sentences on top of the page.
 MAIN = (
-    "transcript_wer", "emotion_accuracy", "age_accuracy", "gender_accuracy", "event_recall", "contrast_fit", "empathy",
-    "judge_emotion", "judge_task", "instruction_followed", "reply_wer", "reply_emotion_agreement", "speech_quality",
+    "transcript_wer", "emotion_accuracy", "age_accuracy", "gender_accuracy", "event_recall", "situation_fit", "contrast_fit",
+    "empathy", "judge_emotion", "judge_task", "instruction_followed", "reply_wer", "reply_emotion_agreement", "speech_quality",
     "naturalness", "first_sound_s", "real_time_factor", "peak_memory_mb", "parameters",
 )  # fmt: skip
 

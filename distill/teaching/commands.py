@@ -41,6 +41,20 @@ CPUS = os.cpu_count() or 1
     help="Turns to make; the gates keep fewer. With --scenarios: the first so many [all].",
 )
 @click.option(
+    "--listen",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Sentences beside the turns that are only heard: simulated users, no answer. Cheap food for the student's ears.",
+)
+@click.option(
+    "--speak",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Sentences about anything beside the turns that the teacher's voice only speaks, for the student's voice.",
+)
+@click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed and profile, same dataset."
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder; its own options hold.")

@@ -124,7 +124,13 @@ class Maker:
 
     def _tried(self, scenario: Scenario, cancel: CancelScope) -> Sample:
         try:
-            return self._spoken(scenario, cancel) if scenario.task == "speak" else self._answered(scenario, cancel)
+            match scenario.task:
+                case "speak":
+                    return self._spoken(scenario, cancel)
+                case "listen":
+                    return self._unanswered(scenario, cancel)
+                case "dialogue":
+                    return self._answered(scenario, cancel)
         except AttuneError as error:
             return Sample(scenario, rejected=(f"failed: {error}",), engines=_by_name(self._plain.infos))
 
@@ -142,6 +148,15 @@ class Maker:
             engines={"tts": voice.info},
             **self._of_reply(speech.wave, cancel),
         )
+        return replace(sample, rejected=verdict(sample, self.settings.gates))
+
+    # --- the ears' rows
+
+    def _unanswered(self, scenario: Scenario, cancel: CancelScope) -> Sample:
+        """Known words and labels alone: no engine of the cascade listens, so these rows are cheap and may be many."""
+        speech = user_speech(scenario, self._voices, cancel=cancel)
+        engines = {} if scenario.recording else {"user_speech": self._voices.info}
+        sample = Sample(scenario, user_speech=speech.wave, user_words=speech.words, engines=engines)
         return replace(sample, rejected=verdict(sample, self.settings.gates))
 
     # --- dialogue

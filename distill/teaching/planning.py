@@ -15,6 +15,7 @@ from cascade.profiles import load_profile
 from cascade.turn import Record
 from cascade.values import complaint
 from distill.teaching.records import Scenario
+from distill.teaching.scenarios.plan import PlanOptions, beside, planned
 from distill.teaching.settings import Settings
 from distill.teaching.user_speech import SIMULATED, people, recast
 from distill.teaching.worker import Equipment
@@ -60,15 +61,26 @@ def plan_of(asked: dict[str, Any], equipment: Equipment, *, tell: Tell) -> tuple
     voices = equipment.settings.user_voices
     everybody = people(Path(voices)) if voices != SIMULATED else []
     if asked["scenarios"] is not None:
+        if asked["listen"] or asked["speak"]:
+            raise ConfigError("--listen and --speak add to turns that are made here; leave them out beside --scenarios")
         path = Path(asked["scenarios"]).absolute()
         return _own(path, asked["seed"], asked["on_bad"], tell)[: asked["turns"]], origin | {
             "scenarios": str(path),
             "on_bad": asked["on_bad"],
         }
     writer = asked["writer"] or ("model" if _has_model(equipment) else "grammar")
-    origin |= {"writer": writer}
-    plan = (_written if writer == "model" else _drawn)(asked, equipment, tell)
+    origin |= {"writer": writer, "listen": asked["listen"], "speak": asked["speak"]}
+    options = PlanOptions(turns=asked["turns"], listen=asked["listen"], speak=asked["speak"], seed=asked["seed"])
+    plan = _with_beside(_written(options, equipment, tell) if writer == "model" else planned(options), options)
     return recast(plan, everybody) if everybody else plan, origin
+
+
+def _with_beside(turns: Iterator[Scenario], options: PlanOptions) -> Iterator[Scenario]:
+    first = 0
+    for scenario in turns:
+        yield scenario
+        first = scenario.index + 1
+    yield from beside(options, first)
 
 
 def _own(path: Path, seed: int, on_bad: str, tell: Tell) -> list[Scenario]:
@@ -89,29 +101,22 @@ def _own(path: Path, seed: int, on_bad: str, tell: Tell) -> list[Scenario]:
     return scenarios
 
 
-def _drawn(asked: dict[str, Any], equipment: Equipment, tell: Tell) -> Iterator[Scenario]:
-    from distill.teaching.scenarios.plan import PlanOptions, planned
-
-    yield from planned(PlanOptions(turns=asked["turns"], seed=asked["seed"]))
-
-
 def _has_model(equipment: Equipment) -> bool:
     return load_profile(equipment.profile, equipment.swaps).stages["reasoning"].engine in ("transformers", "openai")
 
 
-def _written(asked: dict[str, Any], equipment: Equipment, tell: Tell) -> Iterator[Scenario]:
+def _written(options: PlanOptions, equipment: Equipment, tell: Tell) -> Iterator[Scenario]:
     """By the profile's language model, loaded for this alone."""
     from cascade.engines import load_engine
-    from distill.teaching.scenarios.plan import PlanOptions
     from distill.teaching.scenarios.writer import written
 
     reasoning = load_profile(equipment.profile, equipment.swaps).stages["reasoning"]
     model = getattr(load_engine("reasoning", reasoning.engine, reasoning.options), "language_model", None)
     if model is None:
         raise ConfigError(f"--writer model: reasoning={reasoning.engine} is no language model; legal: grammar")
-    options, index = PlanOptions(turns=asked["turns"], seed=asked["seed"]), 0
+    index = 0
     for scenario in written(options, model, cancel=CancelScope()):
         yield scenario.model_copy(update={"index": index})  # what could not be had leaves no hole
         index += 1
-    if index < asked["turns"]:
-        tell(f"attune: {asked['turns'] - index} of {asked['turns']} turns could not be had of the model")
+    if index < options.turns:
+        tell(f"attune: {options.turns - index} of {options.turns} turns could not be had of the model")

@@ -140,7 +140,8 @@ def work_of(lm: SpeechLM, load: Load) -> dict[str, Work]:
     heads.matrices(lm.heads.ctc, load.states)
     heads.matrices(lm.heads.pool, load.utterances)
     heads.matrices(lm.heads.cues, load.utterances)
-    adapter.matrices(lm.adapter, load.stacked)
+    if load.thinker:
+        adapter.matrices(lm.adapter, load.stacked)
     thinker = Work()
     for reading in load.thinker:
         one = _thinking(lm, reading, adapter.flows and load.stacked > 0)
@@ -157,7 +158,8 @@ def work_of(lm: SpeechLM, load: Load) -> dict[str, Work]:
 
 def _encoding(lm: SpeechLM, load: Load) -> Work:
     work, states = Work(), sum(load.windows)
-    for layer, places in ((lm.encoder.conv1, 2 * states), (lm.encoder.conv2, states)):
+    padded = len(load.windows) * max(load.windows, default=0)  # the convolutions alone run over a padded batch
+    for layer, places in ((lm.encoder.conv1, 2 * padded), (lm.encoder.conv2, padded)):
         work.product(2.0 * places * layer.weight.numel(), layer.weight.requires_grad)
     work.matrices(lm.encoder.layers, states)
     work.attention(lm.encoder.config, load.windows)
@@ -180,8 +182,8 @@ def _talking(lm: SpeechLM, load: Load, flows: bool) -> Work:
     work.flows |= talker.units.weight.requires_grad
     work.matrices(talker.decoder, sum(load.talker.lengths))
     work.attention(talker.decoder.config, load.talker.lengths)
-    codes = talker.codes.weight
-    work.product(2.0 * load.talker.asked * codes.numel(), codes.requires_grad)
+    for table in talker.codes.parameters():
+        work.product(2.0 * load.talker.asked * table.numel(), table.requires_grad)
     if talker.depth is not None:
         steps = talker.codebooks + 1  # state, first book, and the others
         work.matrices(talker.depth.inward, load.frames * steps)

@@ -17,6 +17,7 @@ from e2e_model.rows import Spoken, spoken
 from e2e_model.think import Piece, language_pieces, spoken_words, tag_pieces
 
 LABEL_TASKS = ("emotion", "age", "gender", "event", "labels")
+HEARD_ONLY = ("understanding", "listening")  # sources that are not answered
 Rng = np.random.Generator
 Kind = Literal["reply", "transcript", "labels"]  # what the tokens after the think are
 
@@ -64,16 +65,20 @@ class Example:
 
 @dataclass(frozen=True)
 class Examples:
-    """Makes examples for one student. words: of the training split, to mishear; codes: by row, None before there is a codec."""
+    """Makes examples for one student. words: of the training split, to mishear; codes: by row, None before there is a codec;
+    writes: whether anything learns from what the thinker writes of speech; else that is left out."""
 
     lm: SpeechLM
     chance: Chance
     codes: Any = None
     words: Sequence[str] = field(default_factory=tuple)
+    writes: bool = True
 
     def of(self, source: str, turn: Turn, rng: Rng, speech: int, true_share: float) -> list[Example]:
         """The examples of one item. speech: the adapter's states of its utterance; true_share: how often the talker gets the
         true vector."""
+        if source in HEARD_ONLY and not self.writes:
+            return []
         if source == "understanding":
             task = LABEL_TASKS[int(rng.integers(len(LABEL_TASKS)))]
             return [self.transcript(turn, speech), *self.labels(turn, task, speech)]

@@ -81,6 +81,7 @@ class Schedule:
     epochs: float | None = None
     packs_per_step: int = 1  # over all processes
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices of layers; AdamW for the rest
+    muon_rate: float = 5.0  # × the learning rate, for what Muon learns: its steps are small where AdamW's rate fits
     rates: Mapping[str, float] = field(default_factory=dict)  # by prefix of parameters' names: × the learning rate
     decay: Literal["cosine", "linear"] = "cosine"
     warmup_steps: int = 0

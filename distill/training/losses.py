@@ -23,18 +23,19 @@ SUMS = (
 
 
 class StudentLosses(nn.Module):
-    """`forward` takes what student_job.py gathers. Every batch has rows for the thinker; speech and speaking may be missing."""
+    """`forward` takes what student_job.py gathers. Every batch has rows for the thinker, or with `only_hears` none has;
+    speech and speaking may be missing."""
 
-    def __init__(self, lm: SpeechLM) -> None:
+    def __init__(self, lm: SpeechLM, *, only_hears: bool = False) -> None:
         super().__init__()
-        self.lm = lm
+        self.lm, self._only_hears = lm, only_hears
 
     def gradient_checkpointing_enable(self) -> None:
         self.lm.gradient_checkpointing_enable()
 
     def shards(self) -> Iterable[nn.Module]:
         """The blocks that every batch runs through once, in this order."""
-        yield from self.lm.thinker.base_model.layers
+        yield from self.lm.encoder.layers if self._only_hears else self.lm.thinker.base_model.layers
 
     def forward(
         self,
@@ -49,7 +50,10 @@ class StudentLosses(nn.Module):
     ) -> dict[str, Tensor]:
         sums: dict[str, Tensor] = {}
         audio = None
-        if mels:
+        if mels and rows is None:
+            heard, ctc, cues = self.lm.hear(mels, starts)
+            sums |= heard_sums(ctc, heard.lengths, cues, targets)
+        elif mels:
             heard, ctc, cues, audio, _ = self.lm.listen(mels, starts, emotion_frames)
             sums |= heard_sums(ctc, heard.lengths, cues, targets)
         if rows is not None:

@@ -34,7 +34,8 @@ def table(model: nn.Module, schedule: Schedule) -> dict[Row, list[nn.Parameter]]
             continue
         matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
         is_muons = schedule.optimizer == "muon" and matrix and parameter.ndim == 2 and IN_A_LAYER.search(name)
-        row = Row("muon" if is_muons else "adamw", matrix, _rate(name, schedule.rates))
+        rate = _rate(name, schedule.rates) * (schedule.muon_rate if is_muons else 1.0)
+        row = Row("muon" if is_muons else "adamw", matrix, rate)
         rows.setdefault(row, []).append(parameter)
     return rows
 

@@ -66,13 +66,14 @@ TABLE: Mapping[StageName, Stage] = {
         "understand",
         "what is said and how: words and labels, with CTC and cue heads on the encoder; words of the replies' clear voice, too",
         {"understanding": 1.0, "listening": 0.5},
-        ("encoder", "heads", "adapter", "thinker"),
+        ("encoder", "heads"),  # a thinker from zero recites what is usually said, whatever it hears; it learns later
         ("encoder", "heads", "adapter"),
         {**HEARING, **WRITING},
         Schedule(
             learning_rate=1e-3,
             epochs=30,
-            packs_per_step=2,
+            packs_per_step=4,
+            optimizer="muon",
             warmup_steps=60,
             evaluate_every=100,
             save_every=100,
@@ -90,6 +91,7 @@ TABLE: Mapping[StageName, Stage] = {
             learning_rate=1e-3,
             epochs=20,
             packs_per_step=2,
+            optimizer="muon",
             warmup_steps=60,
             evaluate_every=100,
             save_every=100,
@@ -107,6 +109,7 @@ TABLE: Mapping[StageName, Stage] = {
             learning_rate=7e-4,
             epochs=11,
             packs_per_step=2,
+            optimizer="muon",
             warmup_steps=60,
             evaluate_every=100,
             save_every=100,
@@ -134,9 +137,11 @@ TABLE: Mapping[StageName, Stage] = {
 
 
 def scaled(stage: Stage, *, pretrained: bool, dtype: Literal["float32", "bfloat16"]) -> Stage:
-    """For pretrained parts, gentler: a tenth of the rate."""
-    rate = stage.schedule.learning_rate * (0.1 if pretrained and stage.name != "codec" else 1.0)
-    return replace(stage, schedule=replace(stage.schedule, learning_rate=rate, dtype=dtype))
+    """For pretrained parts, gentler: a tenth of the rate, by AdamW, which they were made with."""
+    schedule = replace(stage.schedule, dtype=dtype)
+    if pretrained and stage.name != "codec":
+        schedule = replace(schedule, learning_rate=0.1 * schedule.learning_rate, optimizer="adamw")
+    return replace(stage, schedule=schedule)
 
 
 def voices_heard(names: Iterable[StageName]) -> list[Voice]:

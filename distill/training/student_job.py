@@ -17,7 +17,7 @@ from cascade.errors import InputError
 from distill.training.aligned import pieces
 from distill.training.data import Dataset, Voice
 from distill.training.data import Row as Turn
-from distill.training.examples import Chance, Example, Examples, cues_of, rng_of
+from distill.training.examples import HEARD_ONLY, Chance, Example, Examples, cues_of, rng_of
 from distill.training.job import HELD_OUT, Batch
 from distill.training.losses import CHOICES, KINDS, StudentLosses, count_of
 from distill.training.objectives import IGNORE
@@ -52,7 +52,9 @@ class StudentJob:
         by_heart: int | None = None,
     ) -> None:
         self.name, self.stage, self.lm = stage.name, stage, lm
-        self.model: nn.Module = StudentLosses(lm)
+        writes = any(one.requires_grad for part in ("adapter", "thinker") for _, one in lm.part_parameters(part))
+        writing = [source for source in stage.sources if writes or source not in HEARD_ONLY]
+        self.model: nn.Module = StudentLosses(lm, only_hears=not writing)
         self.weights: Mapping[str, float] = dict(stage.objectives)
         self.flops_per_token: float | None = None
         self._dataset, self._prepared, self._capacity, self._seed = dataset, prepared, capacity, seed
@@ -60,7 +62,8 @@ class StudentJob:
         words = sorted({word for turn in self._train for word in spoken_words(turn.user_text or "").split()})
         codes = prepared.codes if any(name in stage.objectives for name in ("codes", "depth")) else None
         self._makers = {
-            training: Examples(lm, chance if training else chance.still(), codes, words) for training in (True, False)
+            training: Examples(lm, chance if training else chance.still(), codes, words, writes)
+            for training in (True, False)
         }
         self._total_epochs = max(1.0, stage.schedule.epochs or 1.0)
 
@@ -89,6 +92,8 @@ class StudentJob:
         """Rows a source can take: those with a person's speech, or with text alone."""
         if source in ("speaking", "listening"):
             return [k for k, row in enumerate(rows) if row.reply_text and row.reply_duration_s]
+        if source == "understanding":
+            return [k for k, row in enumerate(rows) if row.task != "speak" and row.user_text]
         return [k for k, row in enumerate(rows) if row.task == "dialogue" and row.user_text and row.reply_text]
 
     def _length(self, source: str, turn: Turn) -> int:
@@ -96,7 +101,7 @@ class StudentJob:
         text = len((turn.user_text or "").encode()) + len((turn.reply_text or "").encode())
         text += sum(len((one.said + one.replied).encode()) for one in turn.history) // 2
         whose = HEARS.get(cast("Source", source))
-        speech = self._prepared.mel_frames(turn, whose) // 2 if whose else 0
+        speech = self.lm.encoder.states_of(self._prepared.mel_frames(turn, whose)) if whose else 0
         aloud = source in ("speaking", "dialogue") and self._makers[True].codes is not None
         frames = self._prepared.code_frames(turn) + len(turn.reply_text or "") if aloud else 0
         return int(speech * 1.5) + frames + text // 2 + 96

@@ -36,7 +36,7 @@ class FsqConfig:
     levels: tuple[int, ...] = (8, 8, 8, 8)
     kernel_size: int = 5
     expansion: int = 3  # width of a block's hidden layer, times its own
-    encoder_width: int = 192
+    encoder_width: int = 128
     encoder_fine_blocks: int = 1  # at the rate of the STFT
     encoder_blocks: int = 2  # at the rate of the tokens
     encoder_delay_frames: int = 2

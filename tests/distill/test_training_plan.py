@@ -24,7 +24,7 @@ from distill.training.optimizers import optimizers
 from distill.training.plan import Lengths, plan_of, shown
 from distill.training.refine import RefineJob
 from distill.training.run import Order
-from distill.training.stages import TABLE, StageName
+from distill.training.stages import TABLE, StageName, scaled
 from distill.training.student_job import StudentJob
 from e2e_model.build import build, resolved
 from e2e_model.codec import MimiCodec
@@ -160,7 +160,7 @@ def test_activations_are_those_that_autograd_keeps(make: Make, dtype: torch.dtyp
 def test_adapters_need_gradients_and_moments_others_none(make: Make, dataset: Dataset) -> None:
     lm = make()
     job = job_of(lm, dataset, "empathise")
-    made = optimizers(job.model, job.stage.schedule)
+    made = optimizers(job.model, scaled(job.stage, pretrained=True, dtype="float32").schedule)
     learnt(job, job.batch(job.packs(0)[0], 0))
     for parameter in job.model.parameters():
         if parameter.requires_grad and parameter.grad is None:

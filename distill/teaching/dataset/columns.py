@@ -70,7 +70,11 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column("id", TEXT, "source and index: unique"),
         Column("index", WHOLE, "place in the plan"),
         Column("split", TEXT, "train, validation or test; of a rejected row: where it would have gone"),
-        Column("task", TEXT, "dialogue: a person speaks and is answered; speak: a text for the talker, no person"),
+        Column(
+            "task",
+            TEXT,
+            "dialogue: a person speaks and is answered; speak: a text for the talker, no person; listen: a person, no answer",
+        ),
         Column("source", TEXT, "made (synthetic), recorded (your own recordings) or live (given by a contributor)"),
         Column("domain", TEXT, "what it is about"),
         Column("template", TEXT, "family of wordings; no split shares one with another"),

@@ -27,7 +27,11 @@ LABELS = (
     "task", "source", "domain", "user_emotion", "user_age", "user_gender", "heard_emotion", "strategy", "reply_emotion",
     "speaker",
 )  # fmt: skip
-TALKER_LABELS = ("task", "source", "domain", "reply_emotion")  # what a text for the talker alone has
+TASK_LABELS = {
+    "dialogue": LABELS,
+    "speak": ("task", "source", "domain", "reply_emotion"),  # what a text for the talker alone has
+    "listen": ("task", "source", "domain", "user_emotion", "user_age", "user_gender", "speaker"),
+}
 BIN_WIDTH = {
     "user_duration_s": 0.5, "reply_duration_s": 0.5, "user_wer": 0.01, "user_emotion_agreement": 0.01, "reply_wer": 0.01,
     "reply_emotion_agreement": 0.01, "speech_quality": 0.01, "empathy": 0.01,
@@ -143,11 +147,12 @@ def rank(name: str) -> str:
 
 @dataclass
 class Examples:
-    """A few rows to hear, by kind: ("good", user emotion), ("speak", reply emotion), ("rejected", gate)."""
+    """A few rows to hear, by kind: ("good", user emotion), ("speak", reply emotion), ("listen", user emotion),
+    ("rejected", gate)."""
 
     kept: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
 
-    PER_KIND: ClassVar[dict[str, int]] = {"good": 2, "speak": 1, "rejected": 2}
+    PER_KIND: ClassVar[dict[str, int]] = {"good": 2, "speak": 1, "listen": 1, "rejected": 2}
     COLUMNS: ClassVar[tuple[str, ...]] = (
         "id", "task", "domain", "user_audio", "user_text", "user_emotion", "user_age", "user_gender", "heard_text",
         "heard_emotion", "think_language", "strategy", "reply_text", "reply_emotion", "reply_audio", "rejected",
@@ -159,6 +164,8 @@ class Examples:
             kind, label = "rejected", gate_of(row["rejected"][0])
         elif row["task"] == "speak":
             kind, label = "speak", row["reply_emotion"]
+        elif row["task"] == "listen":
+            kind = "listen"
         best = self.kept.setdefault((kind, label or UNKNOWN), [])
         best.append({name: row[name] for name in self.COLUMNS})
         best.sort(key=lambda one: rank(one["id"]))
@@ -208,7 +215,7 @@ class Facts:
         self._digests += _key(row, place) + bytes.fromhex(digest_of_row(row))
         self._engines[row["engines"]] += 1
         self.known.update(name for name, value in row.items() if value is not None)
-        labels = LABELS if row["task"] == "dialogue" else TALKER_LABELS
+        labels = TASK_LABELS[row["task"]]
         self.labels.update((name, row[name] or UNKNOWN, place) for name in labels)
         self.labels.update(("user_events", kind, place) for kind in row["user_events"] or ())
         self.examples.add(row)

@@ -21,7 +21,12 @@ from distill.teaching.dataset.shards import PLACES
 
 PAGE = "report.html"
 MAX_SOUND_BYTES = 6_000_000  # of all samples, as MP3; in the page a third more
-KINDS = {"good": "Rows that passed", "speak": "For the talker alone", "rejected": "Rejected"}
+KINDS = {
+    "good": "Rows that passed",
+    "speak": "For the talker alone",
+    "listen": "For the ears alone",
+    "rejected": "Rejected",
+}
 ORDER = tuple(dict.fromkeys((*EMOTIONS, *REPLY_EMOTIONS, UNKNOWN)))  # some are in both
 
 

@@ -58,14 +58,12 @@ def _which(sample: Sample) -> dict[str, Any]:
 
 def _said(sample: Sample) -> dict[str, Any]:
     scenario, labels = sample.scenario, sample.scenario.labels
-    dialogue = scenario.task == "dialogue"
-    asked = (
-        dialogue and scenario.source == "made" and labels.emotion is not None
-    )  # else the intensity is a mere default
+    by_user = scenario.task != "speak"
+    asked = by_user and scenario.source == "made" and labels.emotion is not None  # else the intensity is a mere default
     return {
         "user_audio": _audio(sample.user_speech, scenario.index, "user"),
         "user_duration_s": sample.user_speech.duration_s if sample.user_speech else None,
-        "user_text": scenario.text if dialogue else None,
+        "user_text": scenario.text if by_user else None,
         "user_words": _words(sample.user_words),
         "user_emotion": labels.emotion,
         "user_intensity": scenario.intensity if asked else None,

@@ -16,20 +16,23 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from random import Random
-from typing import Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from cascade.errors import InputError
 from cascade.turn import AGES, GENDERS, REPLY_EMOTIONS, Age, Exchange, Gender, Record, ReplyEmotion
 from distill.teaching.records import SPLITS, Labels, Scenario, Split
-from distill.teaching.scenarios.grammar import TALK, Drawing, Family, grammar, pick
+from distill.teaching.scenarios.grammar import TALK, Drawing, Family, Kind, grammar, pick
+from distill.teaching.scenarios.varied import Varied
 from distill.teaching.voices import USER_EMOTIONS, Speaker, UserEmotion, cast_of
 
 UnitKind = Literal["alone", "contrast", "talk", "talk_set"]
 T = TypeVar("T")
 
 MOST_TONES = 5  # of a contrast set
+VARIED = "varied"  # domain and template of sentences about anything
+SAID: tuple[Kind, ...] = ("said", "contrast")
 TWO_EARLIER = 0.3  # of the turns that have a history: two exchanges instead of one
 TRIES, NEAR_TRIES = 120, 12  # draws until a sentence is new; the first of them within the family that was planned
 
@@ -37,12 +40,17 @@ TRIES, NEAR_TRIES = 120, 12  # draws until a sentence is new; the first of them 
 class PlanOptions(Record):
     """How many turns, and of what. Shares are met as closely as whole sets allow.
 
+    Behind the turns come `listen` sentences that are only heard, `varied_share` of them about anything, and `speak` sentences
+    about anything that are only spoken; all of them for training.
+
     Of all turns: `speak_share` for the talker alone, `contrast_share` in contrast sets, `validation_share` and `test_share`.
     Of the talker's: `speak_set_share` in sets of one sentence in every reply emotion. Of the user's: `history_share` after one or
     two exchanges, `child_share`, `elder_share`; the rest are adults'.
     """
 
     turns: int = Field(ge=1)
+    listen: int = Field(default=0, ge=0)
+    speak: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
     speak_share: float = Field(default=0.2, ge=0, le=1)
     contrast_share: float = Field(default=0.4, ge=0, le=1)
@@ -52,6 +60,7 @@ class PlanOptions(Record):
     history_share: float = Field(default=0.15, ge=0, le=1)
     child_share: float = Field(default=0.2, ge=0, le=1)
     elder_share: float = Field(default=0.2, ge=0, le=1)
+    varied_share: float = Field(default=0.3, ge=0, le=1)
 
     @model_validator(mode="after")
     def _shares_fit(self) -> Self:
@@ -108,6 +117,55 @@ def planned(options: PlanOptions) -> Iterator[Scenario]:
         for scenario in scenarios(request, text, index, seed=options.seed, family=family, history=history):
             yield scenario
             index += 1
+
+
+def beside(options: PlanOptions, first: int) -> Iterator[Scenario]:
+    """What is only heard and what is only spoken, with indices from `first` on."""
+    yield from _only_heard(options, first)
+    yield from _only_spoken(options, first + options.listen)
+
+
+def _only_heard(options: PlanOptions, first: int) -> Iterator[Scenario]:
+    """Sentences of the training split's families, or about anything, by its voices. Words may come again: another voice says
+    them in another way."""
+    dice = Random(seed_of(f"listen:{options.seed}"))
+    varied, ages = Varied(dice), options.ages()
+    families = [family for kind in SAID for family in grammar().of(kind, "train")]
+    for index in range(first, first + options.listen):
+        tone, gender = pick(dice, USER_EMOTIONS), pick(dice, GENDERS)
+        age = dice.choices(AGES, [ages[age] for age in AGES])[0]
+        row: dict[str, Any] = {"domain": VARIED, "template": VARIED}
+        if dice.random() < options.varied_share:
+            row |= {"text": varied.sentence()}
+        else:
+            family = pick(dice, [family for family in families if family.fits(tone, age)])
+            drawing = Drawing(dice, age)
+            text = drawing.plain(family) if family.kind == "contrast" else drawing.sentence(family, tone)
+            row = {"domain": family.domain, "template": family.id, "text": text}
+        own = seed_of(f"{options.seed}:{index}")
+        labels = Labels(emotion=tone, age=age, gender=gender, events=())
+        voice = pick(dice, _cast("train")[gender, age]).name
+        yield Scenario(
+            **row,
+            index=index,
+            task="listen",
+            split="train",
+            seed=own,
+            intensity=_strength(own),
+            labels=labels,
+            voice=voice,
+        )
+
+
+def _only_spoken(options: PlanOptions, first: int) -> Iterator[Scenario]:
+    """Sentences about anything, the reply emotions in turn."""
+    varied = Varied(Random(seed_of(f"speak:{options.seed}")))
+    for index in range(first, first + options.speak):
+        own = seed_of(f"{options.seed}:{index}")
+        yield Scenario(
+            index=index, task="speak", split="train", domain=VARIED, template=VARIED, text=varied.sentence(), seed=own,
+            intensity=_strength(own), reply_emotion=REPLY_EMOTIONS[index % len(REPLY_EMOTIONS)],
+        )  # fmt: skip
 
 
 def requests(options: PlanOptions) -> Iterator[Request]:
