@@ -84,7 +84,10 @@ def _of_user(sample: Sample, gates: Gates) -> Iterator[str]:
 
 def _of_strategy(sample: Sample, gates: Gates) -> Iterator[str]:
     """Words that nobody wrote down are no proof that the user asked for something: they may be misheard."""
-    if sample.thought is None or sample.thought.strategy != "clarify" or not gates.clarify_requests_only:
+    asks = sample.thought is not None and sample.thought.strategy == "clarify"
+    if not sample.scenario.followed and not asks:
+        yield "clarify: the reply takes up words that nobody could follow"
+    if not asks or not gates.clarify_requests_only or not sample.scenario.followed:
         return
     if sample.scenario.text is None:
         yield "clarify: the reply asks again or declines, and what was said is not known"
@@ -105,7 +108,7 @@ def _of_reply(sample: Sample, gates: Gates) -> Iterator[str]:
         yield f"reply_wer: {scores.reply_wer:.2f}, at most {gates.max_reply_wer:g}"
     if scores.emotion_agreement is not None and scores.emotion_agreement < gates.min_reply_emotion:
         yield f"reply_emotion: {scores.emotion_agreement:.2f} likely to be taken as meant, at least {gates.min_reply_emotion:g}"
-    if scores.empathy is not None and scores.empathy < gates.min_empathy:
+    if sample.scenario.followed and scores.empathy is not None and scores.empathy < gates.min_empathy:
         yield f"empathy: {scores.empathy:.2f} by the rubric, at least {gates.min_empathy:g}"
     for complaint in scores.complaints:
         if complaint.startswith("hard to understand"):

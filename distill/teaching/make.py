@@ -195,7 +195,8 @@ class Maker:
         return watched
 
     def _known(self, scenario: Scenario, speech: Waveform) -> Known:
-        transcript = Transcript(text=scenario.text, confidence=1.0, engine=SCENARIO) if scenario.text else None
+        sure = 1.0 if scenario.followed else 0.0
+        transcript = Transcript(text=scenario.text, confidence=sure, engine=SCENARIO) if scenario.text else None
         asked = self.settings.teacher_sees == "asked"
         cues = known_cues(scenario.labels, speech.duration_s) if asked else Cues()
         return Known(transcript, cues, listened=transcript is None or self._listens(scenario))

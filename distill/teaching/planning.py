@@ -22,6 +22,7 @@ from distill.teaching.worker import Equipment
 
 R = TypeVar("R", bound=Record)
 Tell = Callable[[str], None]
+BESIDE = ("listen", "speak", "unclear")  # options of what is made beside the turns
 
 
 def settings_from(path: Path | None, seed: int) -> Settings:
@@ -61,16 +62,19 @@ def plan_of(asked: dict[str, Any], equipment: Equipment, *, tell: Tell) -> tuple
     voices = equipment.settings.user_voices
     everybody = people(Path(voices)) if voices != SIMULATED else []
     if asked["scenarios"] is not None:
-        if asked["listen"] or asked["speak"]:
-            raise ConfigError("--listen and --speak add to turns that are made here; leave them out beside --scenarios")
+        if any(asked[name] for name in BESIDE):
+            raise ConfigError(
+                f"{', '.join(f'--{name}' for name in BESIDE)} add to turns that are made here; leave them out beside --scenarios"
+            )
         path = Path(asked["scenarios"]).absolute()
         return _own(path, asked["seed"], asked["on_bad"], tell)[: asked["turns"]], origin | {
             "scenarios": str(path),
             "on_bad": asked["on_bad"],
         }
     writer = asked["writer"] or ("model" if _has_model(equipment) else "grammar")
-    origin |= {"writer": writer, "listen": asked["listen"], "speak": asked["speak"]}
-    options = PlanOptions(turns=asked["turns"], listen=asked["listen"], speak=asked["speak"], seed=asked["seed"])
+    beside_them = {name: asked[name] for name in BESIDE}
+    origin |= {"writer": writer, **beside_them}
+    options = PlanOptions(turns=asked["turns"], seed=asked["seed"], **beside_them)
     plan = _with_beside(_written(options, equipment, tell) if writer == "model" else planned(options), options)
     return recast(plan, everybody) if everybody else plan, origin
 

@@ -53,7 +53,7 @@ class Scenario(Record):
 
     `template`: the family of wordings the text comes from, and `contrast`: the set of same words in other tones; no split shares
     one with another. `voice`: a simulated speaker's name; None where there is a `recording`, of a `speaker` who may have a name.
-    `intensity`: of the emotion, 0..1.
+    `intensity`: of the emotion, 0..1. `followed` False: nobody could follow these words, and the teacher shall say so.
     """
 
     index: int = Field(ge=0)  # its place in the plan
@@ -72,6 +72,7 @@ class Scenario(Record):
     recording_sha256: str | None = None
     reply_emotion: ReplyEmotion | None = None
     history: tuple[Exchange, ...] = ()
+    followed: bool = True
     seed: int = Field(default=0, ge=0)
     contributor: str | None = None  # of a live turn: whose consent it rests on
 

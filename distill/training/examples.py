@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from distill.teaching.scenarios.plan import VARIED
 from distill.training.data import Row as Turn
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import Row, ThinkForm
@@ -26,13 +27,15 @@ Kind = Literal["reply", "transcript", "labels"]  # what the tokens after the thi
 class Chance:
     """What is left to chance in training, and the ablations. thinks: forms that may be asked for, one at random (with "none"
     among them thinking can be skipped). given: how often the tag's cues are told by the heads, so that writing them counts in
-    no loss; wrong_word, no_word: how often such a word is misheard or missed; hole: how often a label is hidden; told: how
-    often the talker is told the reply's emotion by name; vector: how often by the vector."""
+    no loss; wrong_word, no_word: how often such a word is misheard or missed (strange_word: misheard, where the user is not to be
+    followed); hole: how often a label is hidden; told: how often the talker is told the reply's emotion by name; vector: how
+    often by the vector."""
 
     thinks: tuple[ThinkForm, ...] = ("tag", "tag", "tag", "language", "none")
     given: float = 0.8
     wrong_word: float = 0.03
     no_word: float = 0.02
+    strange_word: float = 0.3
     hole: float = 0.05
     told: float = 0.7
     vector: float = 0.8
@@ -43,7 +46,7 @@ class Chance:
     def still(self) -> Chance:
         """For what is held out: the first form of think, everything told."""
         return replace(
-            self, thinks=self.thinks[:1], given=1.0 if self.given else 0.0, wrong_word=0, no_word=0, hole=0,
+            self, thinks=self.thinks[:1], given=1.0 if self.given else 0.0, wrong_word=0, no_word=0, strange_word=0, hole=0,
             told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, masks=0, gain=0, shift=False,
         )  # fmt: skip
 
@@ -135,7 +138,7 @@ class Examples:
             )
         words = spoken_words(turn.user_text or "").split()
         if misheard:
-            words = self._misheard(words, rng)
+            words = self._misheard(words, rng, strange=turn.domain == VARIED)
         # Whoever reads hears no voice: half the time nothing is told of it, half the time a teacher's labels are.
         blind = not hears and rng.random() < 0.5
         cues = {
@@ -144,13 +147,14 @@ class Examples:
         }
         return tag_pieces(" ".join(words), cues, turn.strategy, turn.reply_emotion)
 
-    def _misheard(self, words: list[str], rng: Rng) -> list[str]:
-        heard = []
+    def _misheard(self, words: list[str], rng: Rng, *, strange: bool) -> list[str]:
+        """`strange`: of a matter that the student will never hear right, which it learns to say."""
+        heard, wrong_word = [], self.chance.strange_word if strange else self.chance.wrong_word
         for word in words:
             lot = rng.random()
             if lot < self.chance.no_word:
                 continue
-            wrong = lot < self.chance.no_word + self.chance.wrong_word and len(self.words) > 0
+            wrong = lot < self.chance.no_word + wrong_word and len(self.words) > 0
             heard.append(self.words[int(rng.integers(len(self.words)))] if wrong else word)
         return heard
 

@@ -59,7 +59,13 @@ TABLE: Mapping[StageName, Stage] = {
         (),
         {},
         Schedule(
-            learning_rate=1.5e-3, steps=600, packs_per_step=1, warmup_steps=50, evaluate_every=150, save_every=150
+            learning_rate=1.5e-3,
+            steps=1000,
+            packs_per_step=1,
+            optimizer="muon",
+            warmup_steps=50,
+            evaluate_every=200,
+            save_every=200,
         ),
     ),
     "understand": Stage(

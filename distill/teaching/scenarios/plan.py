@@ -40,8 +40,9 @@ TRIES, NEAR_TRIES = 120, 12  # draws until a sentence is new; the first of them 
 class PlanOptions(Record):
     """How many turns, and of what. Shares are met as closely as whole sets allow.
 
-    Behind the turns come `listen` sentences that are only heard, `varied_share` of them about anything, and `speak` sentences
-    about anything that are only spoken; all of them for training.
+    Behind the turns come `listen` sentences that are only heard, `varied_share` of them about anything, `speak` sentences about
+    anything that are only spoken, and `unclear` ones about anything that are answered with a request to say it again; all of
+    them for training.
 
     Of all turns: `speak_share` for the talker alone, `contrast_share` in contrast sets, `validation_share` and `test_share`.
     Of the talker's: `speak_set_share` in sets of one sentence in every reply emotion. Of the user's: `history_share` after one or
@@ -51,6 +52,7 @@ class PlanOptions(Record):
     turns: int = Field(ge=1)
     listen: int = Field(default=0, ge=0)
     speak: int = Field(default=0, ge=0)
+    unclear: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
     speak_share: float = Field(default=0.2, ge=0, le=1)
     contrast_share: float = Field(default=0.4, ge=0, le=1)
@@ -120,22 +122,25 @@ def planned(options: PlanOptions) -> Iterator[Scenario]:
 
 
 def beside(options: PlanOptions, first: int) -> Iterator[Scenario]:
-    """What is only heard and what is only spoken, with indices from `first` on."""
-    yield from _only_heard(options, first)
+    """What is only heard, only spoken, or not to be followed, with indices from `first` on."""
+    yield from _by_users(options, first, options.listen, "listen")
     yield from _only_spoken(options, first + options.listen)
+    yield from _by_users(options, first + options.listen + options.speak, options.unclear, "unclear")
 
 
-def _only_heard(options: PlanOptions, first: int) -> Iterator[Scenario]:
+def _by_users(options: PlanOptions, first: int, count: int, what: Literal["listen", "unclear"]) -> Iterator[Scenario]:
     """Sentences of the training split's families, or about anything, by its voices. Words may come again: another voice says
     them in another way."""
-    dice = Random(seed_of(f"listen:{options.seed}"))
+    dice = Random(seed_of(f"{what}:{options.seed}"))
     varied, ages = Varied(dice), options.ages()
+    varied_share = options.varied_share if what == "listen" else 1.0
+    shared: dict[str, Any] = {"task": "listen"} if what == "listen" else {"task": "dialogue", "followed": False}
     families = [family for kind in SAID for family in grammar().of(kind, "train")]
-    for index in range(first, first + options.listen):
+    for index in range(first, first + count):
         tone, gender = pick(dice, USER_EMOTIONS), pick(dice, GENDERS)
         age = dice.choices(AGES, [ages[age] for age in AGES])[0]
-        row: dict[str, Any] = {"domain": VARIED, "template": VARIED}
-        if dice.random() < options.varied_share:
+        row = {"domain": VARIED, "template": VARIED}
+        if dice.random() < varied_share:
             row |= {"text": varied.sentence()}
         else:
             family = pick(dice, [family for family in families if family.fits(tone, age)])
@@ -143,18 +148,10 @@ def _only_heard(options: PlanOptions, first: int) -> Iterator[Scenario]:
             text = drawing.plain(family) if family.kind == "contrast" else drawing.sentence(family, tone)
             row = {"domain": family.domain, "template": family.id, "text": text}
         own = seed_of(f"{options.seed}:{index}")
-        labels = Labels(emotion=tone, age=age, gender=gender, events=())
-        voice = pick(dice, _cast("train")[gender, age]).name
         yield Scenario(
-            **row,
-            index=index,
-            task="listen",
-            split="train",
-            seed=own,
-            intensity=_strength(own),
-            labels=labels,
-            voice=voice,
-        )
+            **row, **shared, index=index, split="train", seed=own, intensity=_strength(own),
+            labels=Labels(emotion=tone, age=age, gender=gender, events=()), voice=pick(dice, _cast("train")[gender, age]).name,
+        )  # fmt: skip
 
 
 def _only_spoken(options: PlanOptions, first: int) -> Iterator[Scenario]:
