@@ -98,7 +98,7 @@ ONLY_WITH_MODEL = {"think": "--think", "no_vector": "--no-vector"}
 
 @dataclass(frozen=True)
 class Answerer:
-    """Who answers: a student in the folder `model`, or else a profile's engines."""
+    """Who answers: the student in the folder `model`, or else a profile's engines."""
 
     profile: str
     swaps: tuple[str, ...]
@@ -126,7 +126,7 @@ class Answerer:
 
         for module in ("torch", "transformers", "safetensors"):
             if package(module, module, extra("student")).fix:
-                raise EngineUnavailable(f"--model needs {module}, which is not here: {extra('student')}")
+                raise EngineUnavailable(f"a student needs {module}, which is not here: {extra('student')}")
         from graphs.student_engine import load_student
 
         return load_student(folder, think=self.think, vector=self.vector)
@@ -137,25 +137,49 @@ def answerer_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_answerer(
-        *, profile: str, swaps: tuple[str, ...], model: Path | None, think: ThinkForm, no_vector: bool, **others: Any
+        *,
+        profile: str,
+        swaps: tuple[str, ...],
+        student: bool,
+        model: Path | None,
+        think: ThinkForm,
+        no_vector: bool,
+        **others: Any,
     ) -> Any:
+        if student:
+            from e2e_model.shipped import STUDENT
+
+            model = _only(model, STUDENT)
         _check_together(click.get_current_context(), model)
         return command(who=Answerer(profile, swaps, model, think, not no_vector), **others)
 
     made: Callable[..., Any] = with_answerer
     for option in (
-        click.option("--no-vector", is_flag=True, help="With --model: no emotion vector for its voice."),
+        click.option("--no-vector", is_flag=True, help="With a student: no emotion vector for its voice."),
         click.option(
             "--think",
             type=click.Choice(["tag", "language", "none"]),
             default="tag",
             show_default=True,
-            help="With --model: how it thinks before it answers.",
+            help="With a student: how it thinks before it answers.",
         ),
-        click.option("--model", type=click.Path(path_type=Path), help="A student's folder: it answers, not a profile."),
+        click.option(
+            "--model", type=click.Path(path_type=Path), help="Another student's folder: it answers, not a profile."
+        ),
+        click.option("--student", is_flag=True, help="The student that comes with Attune answers, not a profile."),
     ):
         made = option(made)
     return engine_options(made)
+
+
+def _only(model: Path | None, shipped: Path) -> Path:
+    from cascade.errors import ConfigError
+
+    if model is not None:
+        raise ConfigError(
+            f"--student is the one that comes with Attune, --model {model} another; leave one of them out"
+        )
+    return shipped
 
 
 def _check_together(context: click.Context, model: Path | None) -> None:
@@ -166,8 +190,8 @@ def _check_together(context: click.Context, model: Path | None) -> None:
     for name in given:
         if model is not None and name in NOT_WITH_MODEL and context.params[name]:
             option, why = NOT_WITH_MODEL[name]
-            raise ConfigError(f"{option} does not go with --model: {why}; leave one of them out")
+            raise ConfigError(f"{option} does not go with --student or --model: {why}; leave one of them out")
         if model is None and name in ONLY_WITH_MODEL:
             raise ConfigError(
-                f"{ONLY_WITH_MODEL[name]} goes with --model, a student's folder; a profile has no such choice"
+                f"{ONLY_WITH_MODEL[name]} goes with --student, or --model and its folder; a profile has no such choice"
             )

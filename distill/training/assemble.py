@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,6 +92,27 @@ def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> Spe
         stacked = torch.from_numpy(np.stack(vectors)).float()  # [N, D]
         lm.vector.mean.copy_(stacked.mean(0))
         lm.vector.deviation.copy_(stacked.std(0, unbiased=False).clamp(min=1e-3))
+    return lm
+
+
+def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
+    """The same with encoder and heads of another student. Raises ConfigProblem: other ears, another spelling or labels."""
+    if folder is None:
+        return lm
+    other = SpeechLM.from_pretrained(folder, device="cpu")
+    for what, ours, theirs in (
+        ("encoder", lm.config.encoder, other.config.encoder),
+        ("mels", lm.config.mels, other.config.mels),
+        ("labels", lm.config.labels, other.config.labels),
+        ("told cues", lm.config.told, other.config.told),
+        ("tokens", lm.speller.tokenizer.get_vocab(), other.speller.tokenizer.get_vocab()),
+    ):
+        if ours != theirs:
+            raise ConfigProblem(
+                f"{folder}: its {what} are not this student's; take ears that learnt from the same dataset"
+            )
+    lm.encoder.load_state_dict(other.encoder.state_dict())
+    lm.heads.load_state_dict(other.heads.state_dict())
     return lm
 
 

@@ -86,6 +86,11 @@ def score(labels: Path, seed: int) -> None:
     help="Begin with another run's student (its folder, or the run's).",
 )
 @click.option(
+    "--ears",
+    type=click.Path(path_type=Path),
+    help="Take encoder and heads of this student, trained at the same time on another core.",
+)
+@click.option(
     "--codec",
     type=click.Path(path_type=Path),
     help="A codec's folder, or a run's [nano trains its own; others: Mimi's].",

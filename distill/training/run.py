@@ -22,7 +22,15 @@ from distill.commit import commit
 from distill.files import whole_file
 from distill.run_folder import make_folder
 from distill.training import checkpoints, guards
-from distill.training.assemble import assembled, check_labels, check_networks, fitted, mel_key, set_training
+from distill.training.assemble import (
+    assembled,
+    check_labels,
+    check_networks,
+    fitted,
+    mel_key,
+    set_training,
+    with_ears,
+)
 from distill.training.codec_job import CodecJob
 from distill.training.costs import flops_per_token
 from distill.training.data import Dataset, Row, open_dataset
@@ -48,7 +56,8 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True)
 class Order:
     """What is asked for. steps, epochs: by stage, in place of the table's; by_heart: train on the first so many dialogues
-    and evaluate on the same; start: another student's folder to begin with; codec: a codec's folder, then stage 0 is left out."""
+    and evaluate on the same; start: another student's folder to begin with; ears: one whose encoder and heads are taken; codec:
+    a codec's folder, then stage 0 is left out."""
 
     config: Config
     data: Path
@@ -64,6 +73,7 @@ class Order:
     chance: Chance = field(default_factory=Chance)
     without: tuple[str, ...] = ()  # objectives that are switched off
     start: Path | None = None
+    ears: Path | None = None
     codec: Path | None = None
     parallel: Literal["auto", "ddp", "fsdp2"] = "auto"
     compile: bool = False
@@ -85,6 +95,7 @@ class Order:
             "chance": dataclasses.asdict(self.chance),
             "without": list(self.without),
             "start": str(self.start) if self.start else None,
+            "ears": str(self.ears) if self.ears else None,
             "codec": str(self.codec) if self.codec else None,
             "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         }
@@ -132,11 +143,11 @@ def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[
 
 def _settled(order: Order) -> Order:
     """With all that it names found and readable, before anything is written. Raises ConfigError, StudentError."""
-    start = _inside(order.start, "student", "student.json")
+    start, ears = (_inside(path, "student", "student.json") for path in (order.start, order.ears))
     codec = _inside(order.codec, "codec/weights", "codec.json")
     if start is not None:
         order = dataclasses.replace(order, config=Config.of(read_card(start)["config"], str(start)))
-    order = dataclasses.replace(order, config=resolved(order.config), start=start, codec=codec)
+    order = dataclasses.replace(order, config=resolved(order.config), start=start, ears=ears, codec=codec)
     makes_codec = "codec" in order.stages and codec is None and order.config.codec.kind == "fsq"
     if start is not None:
         load_codec(start / "codec")
@@ -213,7 +224,7 @@ def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
     there = order.out / "student"
     place = there if (there / "student.json").is_file() else order.start
     if place is None:
-        lm = assembled(order.config, dataset, codec, seed=order.seed)
+        lm = with_ears(assembled(order.config, dataset, codec, seed=order.seed), order.ears)
         _save(order, lm, dataset, [])
         return lm
     sources = {part: source for part in ("encoder", "thinker") if (source := getattr(order.config, part).source)}
@@ -229,7 +240,7 @@ def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
             f"{place}: its emotion vector lives in the space {lm.config.vector.space!r} ({lm.config.vector.size}), the "
             f"dataset's in {wanted.vector.space!r} ({wanted.vector.size}); take a dataset of the same analyzer"
         )
-    return lm
+    return lm if place == there else with_ears(lm, order.ears)
 
 
 def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Callable[[int, int], None]) -> Prepared:

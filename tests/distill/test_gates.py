@@ -111,6 +111,14 @@ def test_to_ask_again_or_to_decline_is_right_only_where_something_was_asked_for(
     assert verdict(row, Gates(clarify_requests_only=False)) == ()
 
 
+def test_what_nobody_can_follow_is_asked_again_whatever_it_was() -> None:
+    row = sample(thought=CLARIFY, scores=Scores(empathy=0.25, engine="x"))
+    row = replace(row, scenario=row.scenario.model_copy(update={"followed": False}))
+    assert verdict(row, Gates()) == (), "and a request to say it again owes no empathy"
+    taken_up = replace(row, thought=None)
+    assert [reason.partition(":")[0] for reason in verdict(taken_up, Gates())] == ["clarify"]
+
+
 def test_what_was_not_measured_rejects_nothing() -> None:
     unmeasured = sample(
         transcript=None, user_wer=None, user_emotion_agreement=None, cues=Cues(), scores=Scores(engine="listener")

@@ -128,6 +128,31 @@ def test_rows_for_the_talker_speak_the_same_words_in_the_emotion_asked_for(maker
     assert rows[0].reply_prosody.pitch_hz > rows[1].reply_prosody.pitch_hz + 20
 
 
+def test_rows_for_the_ears_alone_hold_words_and_labels_and_nothing_that_was_heard(maker: Maker, sad: Sample) -> None:
+    row = maker.make(scenario(task="listen"))
+    assert row.rejected == ()
+    assert row.user_speech is not None
+    assert np.array_equal(row.user_speech.samples, sad.user_speech.samples), "the same voice in the same way"
+    assert row.user_words == sad.user_words
+    assert row.reply is None
+    assert row.reply_speech is None
+    assert row.transcript is None
+    assert set(row.engines) == {"user_speech"}
+    columns = table_of(row).to_pylist()[0]
+    assert columns["task"] == "listen"
+    assert columns["user_text"] == row.scenario.text
+    assert columns["user_emotion"] == "sad"
+    assert columns["user_intensity"] is not None
+    assert columns["reply_text"] is None
+
+
+def test_what_nobody_can_follow_is_asked_again(maker: Maker) -> None:
+    row = maker.make(scenario(text="Once in ah you can stay home and respect.", followed=False))
+    assert row.thought is not None
+    assert row.thought.strategy == "clarify"
+    assert not any(reason.startswith(("clarify", "empathy")) for reason in row.rejected)
+
+
 def test_a_recording_is_answered_by_what_is_heard(maker: Maker, sad: Sample, tmp_path: Path) -> None:
     assert sad.user_speech is not None
     write_wav(tmp_path / "a.wav", sad.user_speech)

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from cascade.errors import InputError
 from cascade.reasoning.crisis import detect
-from cascade.turn import GENDERS, REPLY_EMOTIONS
+from cascade.turn import AGES, GENDERS, REPLY_EMOTIONS
 from distill.teaching.records import SPLITS, Scenario
 from distill.teaching.scenarios import plan
 from distill.teaching.scenarios.grammar import grammar
-from distill.teaching.scenarios.plan import PlanOptions, fingerprint, normal, planned, requests
+from distill.teaching.scenarios.plan import VARIED, PlanOptions, beside, fingerprint, normal, planned, requests
 from distill.teaching.voices import USER_EMOTIONS, cast_of
 
 TURNS = 3000
@@ -206,3 +206,43 @@ def test_casts_are_women_and_men_of_every_age() -> None:
         assert abs(sum(n if gender == "female" else -n for (gender, _), n in people.items())) <= 1
     assert len(VOICES) == sum(len(cast_of(split)) for split in SPLITS)
     assert {speaker.engine for speaker in VOICES.values()} == {"espeak"}
+
+
+# --- beside the turns
+
+
+@pytest.fixture(scope="module")
+def besides() -> list[Scenario]:
+    return list(beside(PlanOptions(turns=9, listen=200, speak=22, unclear=20, seed=1), 9))
+
+
+def test_what_lies_beside_comes_behind_and_is_for_training(besides: list[Scenario]) -> None:
+    assert [scenario.index for scenario in besides] == list(range(9, 9 + 242))
+    assert {scenario.split for scenario in besides} == {"train"}
+    assert [scenario.task for scenario in besides] == ["listen"] * 200 + ["speak"] * 22 + ["dialogue"] * 20
+    assert besides == list(beside(PlanOptions(turns=9, listen=200, speak=22, unclear=20, seed=1), 9))
+    more = list(beside(PlanOptions(turns=9, listen=210, seed=1), 9))
+    assert more[:200] == besides[:200], "more of them are the same and more"
+
+
+def test_who_is_only_heard_is_everybody_in_every_tone(besides: list[Scenario]) -> None:
+    heard = besides[:200]
+    assert {one.labels.emotion for one in heard} == set(USER_EMOTIONS)
+    assert {(one.labels.gender, one.labels.age) for one in heard} == {(g, a) for g in GENDERS for a in AGES}
+    names = {speaker.name: speaker for speaker in cast_of("train")}
+    assert all(names[str(one.voice)].gender == one.labels.gender for one in heard)
+    varied = [one for one in heard if one.template == VARIED]
+    assert 0.2 < len(varied) / len(heard) < 0.4
+    train = {family.id for kind in ("said", "contrast") for family in grammar().of(kind, "train")}
+    assert {one.template for one in heard} - {VARIED} <= train
+
+
+def test_what_is_only_spoken_is_spoken_in_every_reply_emotion(besides: list[Scenario]) -> None:
+    spoken = [one for one in besides if one.task == "speak"]
+    assert {one.reply_emotion for one in spoken} == set(REPLY_EMOTIONS)
+    assert all(one.voice is None and one.template == VARIED for one in spoken)
+
+
+def test_what_nobody_can_follow_is_marked(besides: list[Scenario]) -> None:
+    assert [one.followed for one in besides] == [True] * 222 + [False] * 20
+    assert all(one.template == VARIED for one in besides[222:])

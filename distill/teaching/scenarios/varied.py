@@ -60,8 +60,8 @@ class Varied:
 
 def _odds(model: pocketsphinx.NGramModel, word: str, history: list[str]) -> float:
     """p(word | history) / p(word); for the end, which is no candidate by chance, times the number of candidates."""
-    after = LOG_BASE ** model.prob([word, *history])
-    return after * CANDIDATES if word == END else after / LOG_BASE ** model.prob([word])
+    after = float(LOG_BASE ** model.prob([word, *history]))
+    return after * CANDIDATES if word == END else after / float(LOG_BASE ** model.prob([word]))
 
 
 LOG_BASE = 1.0001  # of PocketSphinx's log-probabilities
