@@ -167,7 +167,8 @@ def written(spoken: Sequence[Spoken], reply_at: Sequence[Sequence[int]], *, read
         lengths.append(place - at)
         at = place
     tensors = {name: torch.tensor(values, dtype=torch.long) for name, values in out.items()}
-    codes = torch.from_numpy(np.stack(frames).astype(np.int64)) if frames else torch.zeros(0, 1, dtype=torch.long)
+    books = len(spoken[0].codes) if spoken else 1
+    codes = torch.from_numpy(np.stack(frames).astype(np.int64)) if frames else torch.zeros(0, books, dtype=torch.long)
     return Written(lengths=lengths, frames=codes, **tensors)
 
 

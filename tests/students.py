@@ -63,7 +63,7 @@ def nano(*, codec: Codec | None = None, seed: int = 0, **changes: Any) -> Speech
         "adapter": {"hidden": 32},
         "thinker": {"model": {**SMALL_DECODER, "tie_word_embeddings": True}},
         "vector": {"size": VECTOR, "hidden": 16},
-        "talker": {"model": SMALL_DECODER},
+        "talker": {"model": SMALL_DECODER, "depth": SMALL_DECODER},
         "limits": {"think_tokens": 6, "reply_tokens": 24, "speech_s": 4.0},
     }
     for name, change in changes.items():

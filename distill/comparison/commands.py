@@ -31,8 +31,8 @@ SIZES = ("tiny", "small", "full")
     "systems",
     multiple=True,
     metavar="SPEC",
-    help="cascade[:cues=heard|hidden|oracle,profile=P] or STUDENT[:think=tag|language|none,vector=on|off]; the first is "
-    "what the others are compared with. [cascade, without cues, with true cues]",
+    help="cascade[:cues=heard|hidden|oracle,profile=P], student[:think=tag|language|none,vector=on|off], or FOLDER of a student "
+    "of yours[:…]; the first is what the others are compared with. [cascade, without cues, with true cues, student]",
 )
 @click.option(
     "--items",
@@ -148,11 +148,11 @@ def _as_options(there: Settings) -> dict[str, Any]:
 def _asked(asked: dict[str, Any], there: Settings | None = None) -> Settings:
     from cascade.errors import ConfigError
     from distill.comparison.run import Settings
-    from distill.comparison.systems import USUAL, parsed
+    from distill.comparison.systems import parsed
 
     if asked["own"] and asked["items"] not in SIZES:
         raise ConfigError("--own adds recordings to a size of Attune-eval; with --items FOLDER leave it out")
-    texts = asked["systems"] or USUAL
+    texts = asked["systems"] or (() if there else _usual())
     systems = tuple(parsed(text, profile=asked["profile"], engines=tuple(asked["swaps"])) for text in texts)
     judge = _judge(asked["judge_url"], asked["judge_model"])
     return Settings(
@@ -166,6 +166,20 @@ def _asked(asked: dict[str, Any], there: Settings | None = None) -> Settings:
         judge=there.judge if there and not asked["judge_url"] else judge,
         judge_repeats=asked["judge_repeats"],
     )
+
+
+def _usual() -> tuple[str, ...]:
+    """All that can be had here; what cannot is told."""
+    from cascade.needs import extra, package
+    from distill.comparison.systems import STUDENT, USUAL
+
+    lacks = next(
+        (name for name in ("torch", "transformers", "safetensors") if package(name, name, extra("student")).fix), None
+    )
+    if lacks is None:
+        return USUAL
+    click.echo(f"attune: the student is left out, it needs {lacks}: {extra('student')}", err=True)
+    return tuple(name for name in USUAL if name != STUDENT)
 
 
 def _items(given: str) -> str:

@@ -1,4 +1,5 @@
-"""Which systems are compared, as one writes them on a command line: cascade[:cues=hidden], FOLDER[:think=none,vector=off]."""
+"""Which systems are compared, as one writes them on a command line: cascade[:cues=hidden], student[:think=none],
+FOLDER[:vector=off]."""
 
 from __future__ import annotations
 
@@ -7,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from cascade.errors import ConfigError, EngineUnavailable
+from e2e_model import shipped
 from graphs.comparison import SystemSpec
 
 CASCADE = "cascade"
+STUDENT = "student"  # the one that comes with Attune; one of one's own is named by its folder
 KEYS: dict[str, dict[str, tuple[str, ...] | None]] = {
     "cascade": {"cues": ("heard", "hidden", "oracle"), "profile": None, "name": None},
     "student": {"think": ("tag", "language", "none"), "vector": ("on", "off"), "name": None},
 }
-USUAL = (CASCADE, f"{CASCADE}:cues=hidden", f"{CASCADE}:cues=oracle")
+USUAL = (CASCADE, f"{CASCADE}:cues=hidden", f"{CASCADE}:cues=oracle", STUDENT)
 
 
 def parsed(text: str, *, profile: str, engines: tuple[str, ...]) -> SystemSpec:
@@ -54,7 +57,7 @@ def _cascade(text: str, options: dict[str, str], profile: str, engines: tuple[st
 
 
 def _student(text: str, who: str, options: dict[str, str]) -> SystemSpec:
-    folder = _folder(text, Path(who).expanduser())
+    folder = shipped.STUDENT if who == STUDENT else _folder(text, Path(who).expanduser())
     think, vector = options.get("think", "tag"), options.get("vector", "on") == "on"
     inside = folder.absolute()
     name = options.get("name") or _student_name(inside, think, vector)
@@ -70,7 +73,7 @@ def _cascade_name(cues: str, profile: str | None) -> str:
 
 def _student_name(folder: Path, think: str, vector: bool) -> str:
     """After its run's folder, and how it is set."""
-    own = folder.parent.name if folder.name == "student" else folder.name
+    own = STUDENT if folder == shipped.STUDENT else folder.parent.name if folder.name == "student" else folder.name
     marks = ["" if think == "tag" else "no-think" if think == "none" else think, "" if vector else "no-vector"]
     return "-".join(mark for mark in (own, *marks) if mark)
 
@@ -92,7 +95,7 @@ def _folder(text: str, folder: Path) -> Path:
         if (place / "student.json").is_file():
             return place
     raise ConfigError(
-        f"--system {text}: {folder} holds no student (student.json); legal: {CASCADE}, or a student's folder"
+        f"--system {text}: {folder} holds no student (student.json); legal: {CASCADE}, {STUDENT}, or a student's folder"
     )
 
 
@@ -152,6 +155,7 @@ def typed(spec: SystemSpec, profile: str) -> str:
     else:
         place = Path(spec.model or "")
         who = f"{place.parent.name}/{place.name}" if place.name == "student" else place.name
+        who = STUDENT if place == shipped.STUDENT else who
         usual = _student_name(place, spec.think, spec.vector)
         options = {"think": spec.think if spec.think != "tag" else "", "vector": "" if spec.vector else "off"}
     options["name"] = spec.name if spec.name != usual else ""

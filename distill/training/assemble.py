@@ -13,6 +13,7 @@ import torch
 from cascade.errors import InputError
 from distill.training.data import Dataset, Row
 from e2e_model.build import build
+from e2e_model.codec import FsqCodec, FsqConfig
 from e2e_model.config import Config
 from e2e_model.encoder import CUES
 from e2e_model.errors import ConfigProblem
@@ -79,6 +80,13 @@ def texts_of(rows: list[Row]) -> Iterator[str]:
         for text in (row.reply_text, row.think_language, row.worst_text):
             if text:
                 yield text
+
+
+def new_codec(config: Config, seed: int) -> FsqCodec:
+    """Attune's own, as it is before it has learnt anything."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FsqCodec(FsqConfig(codebooks=config.codec.codebooks))
 
 
 def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> SpeechLM:

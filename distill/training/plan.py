@@ -23,7 +23,7 @@ from torch import nn
 
 from cascade.errors import ConfigError
 from distill.teaching.progress import span
-from distill.training.assemble import fitted, set_training, texts_of
+from distill.training.assemble import fitted, new_codec, set_training, texts_of
 from distill.training.codec_job import CROP_S, CROPS_PER_PACK, Resynthesis
 from distill.training.costs import Load, kept_bytes, load_of, state_bytes, work_of
 from distill.training.data import Dataset, Row, Voice, open_dataset
@@ -35,7 +35,7 @@ from distill.training.run import Order
 from distill.training.stages import Stage
 from distill.training.student_job import StudentJob, rows_of
 from e2e_model.build import build, resolved
-from e2e_model.codec import FsqCodec, FsqConfig, MimiCodec, load_codec
+from e2e_model.codec import MimiCodec, load_codec
 from e2e_model.config import Config
 from e2e_model.features import MELS_HZ
 from e2e_model.model import PARTS, SpeechLM
@@ -160,7 +160,7 @@ def _bare_codec(order: Order) -> Any:
     config = order.config.codec
     if config.kind == "fsq":
         folder = order.codec or (order.start / "codec" if order.start else None)
-        return load_codec(folder) if folder else FsqCodec(FsqConfig())
+        return load_codec(folder) if folder else new_codec(order.config, order.seed)
     file = (order.codec or Path(config.source or "")) / "config.json"
     with torch.device("meta"):
         return MimiCodec(json.loads(file.read_bytes()) if file.is_file() else {}, config.codebooks)
@@ -218,7 +218,10 @@ class Bench:
         """Attune's own is small: one pack is really made, counted and timed."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        stage, model = self._order.stage("codec"), Resynthesis(FsqCodec(FsqConfig())).to(self._device)
+        stage, model = (
+            self._order.stage("codec"),
+            Resynthesis(new_codec(self._order.config, self._order.seed)).to(self._device),
+        )
         codec = model.codec
         wave = torch.randn(CROPS_PER_PACK, round(CROP_S * codec.sample_rate), device=self._device)
         tokens = wave.numel() // codec.samples_per_frame

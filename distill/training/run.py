@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
 
 from cascade.audio import Samples, Waveform
 from cascade.errors import ConfigError, InputError
@@ -28,6 +26,7 @@ from distill.training.assemble import (
     check_networks,
     fitted,
     mel_key,
+    new_codec,
     set_training,
     with_ears,
 )
@@ -44,7 +43,7 @@ from distill.training.stages import STAGES, TABLE, Stage, StageName, scaled, voi
 from distill.training.student_job import StudentJob
 from e2e_model.build import resolved
 from e2e_model.checkpoint import read_card
-from e2e_model.codec import FsqCodec, FsqConfig, MimiCodec, load_codec
+from e2e_model.codec import MimiCodec, load_codec
 from e2e_model.config import Config
 from e2e_model.features import log_mel
 from e2e_model.model import SpeechLM
@@ -170,9 +169,7 @@ def _codec_stage(order: Order, dataset: Dataset, tell: Tell) -> dict[str, Result
     if _done(folder):
         tell("codec: done")
         return {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(order.seed)
-        codec = FsqCodec(FsqConfig())
+    codec = new_codec(order.config, order.seed)
     stage = order.stage("codec")
     train_, held_out = (Replies(dataset, dataset.rows(split), codec.sample_rate) for split in ("train", "validation"))
     job = CodecJob(codec, train_, held_out, seed=order.seed)
@@ -200,6 +197,11 @@ class Replies:
         return Waveform(*sound).resampled(self._rate).samples
 
 
+def speaks(stages: Iterable[StageName]) -> bool:
+    """Whether one of them needs the replies' codec tokens."""
+    return any(not {"codes", "depth"}.isdisjoint(TABLE[name].objectives) for name in stages)
+
+
 def codec_of(order: Order) -> Any:
     """The codec that this run speaks in. Raises ConfigError: there is none."""
     own = order.out / "codec" / "weights"
@@ -216,6 +218,10 @@ def codec_of(order: Order) -> Any:
         return load_codec(own)
     if order.start is not None:
         return load_codec(order.start / "codec")
+    if not speaks(order.stages):
+        return new_codec(
+            order.config, order.seed
+        )  # it says nothing yet: the voice may learn elsewhere at the same time
     raise ConfigError("codec: this run has none yet; let it have the stage codec, or give one with --codec")
 
 
@@ -255,7 +261,7 @@ def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Callable[[
             mel=mel,
             sample_rate=lm.config.sample_rate,
             mel_key=mel_key(lm.config),
-            codec=lm.codec,
+            codec=lm.codec if speaks(order.stages) else None,
             folder=order.out / "prepared",
             progress=progress if is_first() else lambda *_: None,
             heard=voices_heard(name for name in order.stages if name != "codec"),

@@ -33,7 +33,8 @@ class FsqConfig:
     hop_length: int = 160
     mel_bins: int = 80
     stride: int = 4
-    levels: tuple[int, ...] = (8, 8, 8, 8)
+    codebooks: int = 2  # tokens of a frame
+    levels: tuple[int, ...] = (8, 8, 4, 4)  # of each codebook
     kernel_size: int = 5
     expansion: int = 3  # width of a block's hidden layer, times its own
     encoder_width: int = 128
@@ -63,18 +64,18 @@ class FsqConfig:
 
 
 class FsqCodec(Codec):
-    """16 kHz, 25 Hz, one codebook of 4096, with the defaults."""
+    """16 kHz, 25 Hz, two codebooks of 1024, with the defaults."""
 
     kind: ClassVar[str] = "fsq"
-    codebooks = 1
 
     def __init__(self, config: FsqConfig) -> None:
         super().__init__()
         self.config = config
         self.sample_rate = config.sample_rate
         self.samples_per_frame = config.stride * config.hop_length
+        self.codebooks = config.codebooks
         self.codebook_size = math.prod(config.levels)
-        self.quantizer = Quantizer(config.levels)
+        self.quantizer = Quantizer(config.levels, config.codebooks)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
@@ -86,11 +87,11 @@ class FsqCodec(Codec):
 
     @torch.no_grad()
     def encode(self, wave: Tensor) -> Tensor:
-        return self.quantizer.indices(self.quantizer(self.encoder(self.whole_frames(wave))))[:, None]
+        return self.quantizer.indices(self.quantizer(self.encoder(self.whole_frames(wave))))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        wave: Tensor = self.decoder(self.quantizer.values(codes[:, 0]))
+        wave: Tensor = self.decoder(self.quantizer.values(codes))
         return wave
 
     def stream(self) -> FsqStream:
@@ -111,14 +112,15 @@ class FsqCodec(Codec):
 class Quantizer(nn.Module):
     """Finite scalar quantization (Mentzer et al., arXiv 2309.15505): each number is rounded to one of a few levels.
 
-    Values lie in [-1, 1]; a token is the mixed-radix number of its levels.
+    Values lie in [-1, 1]; a token is the mixed-radix number of its codebook's levels.
     """
 
-    def __init__(self, levels: tuple[int, ...]) -> None:
+    def __init__(self, levels: tuple[int, ...], codebooks: int) -> None:
         super().__init__()
+        self.codebooks = codebooks
         self.levels: Tensor
         self.basis: Tensor
-        self.register_buffer("levels", torch.tensor(levels), persistent=False)
+        self.register_buffer("levels", torch.tensor(levels * codebooks), persistent=False)
         basis = [math.prod(levels[:place]) for place in range(len(levels))]
         self.register_buffer("basis", torch.tensor(basis), persistent=False)
 
@@ -132,14 +134,17 @@ class Quantizer(nn.Module):
         return rounded / (self.levels // 2)
 
     def indices(self, values: Tensor) -> Tensor:
-        """values: [B, T, D]. Returns [B, T] int64."""
+        """values: [B, T, D]. Returns [B, K, T] int64."""
         half = self.levels // 2
-        return (((values * half).round().long() + half) * self.basis).sum(-1)
+        places = (values * half).round().long() + half
+        books = places.reshape(*places.shape[:2], self.codebooks, -1)
+        return (books * self.basis).sum(-1).transpose(1, 2)
 
     def values(self, indices: Tensor) -> Tensor:
-        """indices: [B, T]. Returns [B, T, D]."""
+        """indices: [B, K, T]. Returns [B, T, D]."""
         half = self.levels // 2
-        return (indices[..., None] // self.basis % self.levels - half) / half
+        places = indices.transpose(1, 2)[..., None] // self.basis % self.levels[: len(self.basis)]
+        return (places.flatten(2) - half) / half
 
 
 class Block(nn.Module):
@@ -193,7 +198,7 @@ class Encoder(nn.Module):
         self.down = nn.Linear(config.stride * width, width)
         self.coarse = Blocks(config.encoder_blocks, width, config)
         self.norm = nn.LayerNorm(width)  # without it the latents may saturate, and the codebook collapse
-        self.leave = nn.Linear(width, len(config.levels))
+        self.leave = nn.Linear(width, config.codebooks * len(config.levels))
 
     def forward(self, wave: Tensor) -> Tensor:
         """wave: [B, N], whole frames. Returns [B, T, levels]."""
@@ -243,7 +248,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         width, fine_width, bins = config.decoder_width, config.decoder_fine_width, config.n_fft // 2 + 1
-        self.enter = nn.Linear(len(config.levels), width)
+        self.enter = nn.Linear(config.codebooks * len(config.levels), width)
         self.coarse = Blocks(config.decoder_blocks, width, config)
         self.up = nn.Linear(width, config.stride * fine_width)
         self.fine = Blocks(config.decoder_fine_blocks, fine_width, config)
@@ -313,14 +318,14 @@ class FsqStream:
         self._edge = (config.n_fft - config.hop_length) // 2  # samples that `decode` cuts off at both ends
         self._skip_hops = self._decoder.delay_hops  # frames still to come that belong before the beginning
         self._skip_samples = self._edge
-        nothing = codec.quantizer.basis.new_zeros(1, 0, len(config.levels)).float()
+        nothing = codec.quantizer.basis.new_zeros(1, 0, len(codec.quantizer.levels)).float()
         self._memory = self._decoder.silence(nothing)
         self._tail = nothing.new_zeros(1, config.n_fft // config.hop_length - 1, config.hop_length)
         self._tail_envelope = self._tail
 
     @torch.no_grad()
     def push(self, codes: Tensor) -> Tensor:
-        x = self._decoder.enter(self._codec.quantizer.values(codes))
+        x = self._decoder.enter(self._codec.quantizer.values(codes[None]))
         return self._summed(x)
 
     @torch.no_grad()

@@ -181,7 +181,7 @@ def test_packed_thinker_and_talker_equal_each_sample_alone(lm: SpeechLM) -> None
         lm.prompter.row("speech→speech", "none", speech=12, reply=SENTENCES[1]),
     ]
     hears = [0, -1, 1]
-    codes = [np.random.default_rng(k).integers(0, 64, (1, 20 + k)) for k in range(3)]
+    codes = [np.random.default_rng(k).integers(0, 64, (2, 20 + k)) for k in range(3)]
     replies = [row.ids[slice(*row.reply)] for row in rows]
     said = [
         spoken(lm.speller, reply, code, lm.config.talker, emotion=k, frame_rate=25.0)

@@ -292,7 +292,7 @@ def test_a_sources_sizes_are_written_in_even_where_they_are_the_default(tmp_path
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda there: {"codec": {"codebooks": 2}}, "the codec has 1 codebooks, the configuration asks for 2"),
+        (lambda there: {"codec": {"codebooks": 3}}, "the codec has 2 codebooks, the configuration asks for 3"),
         (lambda there: {"encoder": {"source": str(there), "model": {}}}, "no configuration of the encoder can be read"),
         (lambda there: {"thinker": {"source": str(there), "model": {}}}, "no configuration of the thinker can be read"),
         (

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# From nothing to a compared student on a laptop: teach, train, compare. Embedded profile, nano, two cores, no GPU.
+#
+#   runs/laptop.sh [short|long] [FOLDER]     short: about an hour and a half; long: an evening. Interrupted, the same line goes on.
+#
+# Ears (understand) and voice (codec, speak) share nothing but the tokens' spelling, so each learns on a core of its own.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+size=${1:-short} out=${2:-runs/laptop-${1:-short}} flavour=nano compared=()
+case $size in
+  tiny)  # nothing is learnt in it: it shows that every step leaves what the next one needs
+    data=(--turns 24 --listen 12 --speak 6 --unclear 6) flavour=runs/tiny.toml items=tiny
+    codec=20 understand=12 speak=12 empathise=4 refine=2 compared=(--paced 2 --rounds 1 --scored 0 --system cascade) ;;
+  short)
+    data=(--turns 1200 --listen 3000 --speak 800 --unclear 150) items=tiny
+    codec=600 understand=1200 speak=900 empathise=200 refine=10 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;
+  long)  # the student that comes with Attune
+    data=(--turns 3600 --listen 8000 --speak 2400 --unclear 500) items=small
+    codec=1600 understand=4000 speak=3500 empathise=900 refine=20
+    compared=(--paced 12 --system cascade --system cascade:cues=hidden --system cascade:cues=oracle) ;;
+  *) echo "runs/laptop.sh: $size: give tiny, short or long" >&2; exit 2 ;;
+esac
+[ -x .venv/bin/attune ] && PATH=$PWD/.venv/bin:$PATH
+command -v attune >/dev/null || { echo "runs/laptop.sh: attune is not installed; try: pip install -e '.[train]'" >&2; exit 2; }
+voice=()  # Flite's voice is the clearer one; the student then carries it to where Flite is not installed
+command -v flite >/dev/null && voice=(--engine tts=flite)
+export OMP_NUM_THREADS=1  # each step has a core, or several processes
+log=$out/steps.jsonl
+step() { python runs/step.py "$log" "$@"; }
+again() { [ -e "$1" ] && echo --resume || true; }
+
+step teach attune teach -o "$out/data" --profile embedded --seed 1 "${data[@]}" "${voice[@]}" $(again "$out/data/settings.json")
+
+train=(attune train --data "$out/data" --flavour "$flavour" --seed 0)
+step understand "${train[@]}" -o "$out/ears" --stages understand --steps understand=$understand $(again "$out/ears") &
+ears=$!
+step speak "${train[@]}" -o "$out/voice" --stages codec,speak --steps codec=$codec --steps speak=$speak $(again "$out/voice") || {
+  kill $ears 2>/dev/null; exit 1; }
+wait $ears
+step empathise attune train --data "$out/data" --seed 0 -o "$out/nano" --from "$out/voice" --ears "$out/ears" \
+  --stages empathise,refine --steps empathise=$empathise --steps refine=$refine $(again "$out/nano")
+
+step compare attune compare -o "$out/compared" --items $items --profile embedded "${compared[@]}" --system "$out/nano/student" \
+  $(again "$out/compared")
+
+python runs/step.py "$log" --table
+echo "Talk to it: attune chat --model $out/nano/student"
+echo "Look at it: $out/compared/comparison.html"
