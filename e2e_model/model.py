@@ -47,9 +47,13 @@ class SpeechLM(nn.Module):
         self.thinker = thinker
         self.vector = VectorHead(hidden, config.vector.hidden, max(1, config.vector.size))
         self.talker = Talker(config, hidden, speller.unit_size, codec.codebook_size)
-        self.__dict__["codec"] = codec  # not a part: it never trains here, and is saved as itself
+        self.use_codec(codec)
 
     codec: Any
+
+    def use_codec(self, codec: Any) -> None:
+        """Not a part: it never trains here, and is saved as itself. Its tokens must be those that the talker has learnt."""
+        self.__dict__["codec"] = codec
 
     def hear(
         self, mels: Sequence[Tensor], starts: Sequence[int] | None = None

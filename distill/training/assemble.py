@@ -13,7 +13,7 @@ import torch
 from cascade.errors import InputError
 from distill.training.data import Dataset, Row
 from e2e_model.build import build
-from e2e_model.codec import FsqCodec, FsqConfig
+from e2e_model.codec import FsqCodec, FsqConfig, load_codec
 from e2e_model.config import Config
 from e2e_model.encoder import CUES
 from e2e_model.errors import ConfigProblem
@@ -89,6 +89,14 @@ def new_codec(config: Config, seed: int) -> FsqCodec:
         return FsqCodec(FsqConfig(codebooks=config.codec.codebooks))
 
 
+def fsq_codec(folder: Path) -> FsqCodec:
+    """One that can be trained. Raises ConfigProblem: of another kind; CheckpointProblem."""
+    codec = load_codec(folder)
+    if not isinstance(codec, FsqCodec):
+        raise ConfigProblem(f"{folder}: a {codec.kind} codec is taken as it is; leave out the stage codec")
+    return codec.train()
+
+
 def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> SpeechLM:
     """A student that has learnt nothing yet (but what its sources know)."""
     rows = dataset.rows("train")
@@ -116,9 +124,7 @@ def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
         ("tokens", lm.speller.tokenizer.get_vocab(), other.speller.tokenizer.get_vocab()),
     ):
         if ours != theirs:
-            raise ConfigProblem(
-                f"{folder}: its {what} are not this student's; take ears that learnt from the same dataset"
-            )
+            raise ConfigProblem(f"{folder}: not this student's {what}; take ears that learnt from the same dataset")
     lm.encoder.load_state_dict(other.encoder.state_dict())
     lm.heads.load_state_dict(other.heads.state_dict())
     return lm

@@ -93,7 +93,7 @@ def score(labels: Path, seed: int) -> None:
 @click.option(
     "--codec",
     type=click.Path(path_type=Path),
-    help="A codec's folder, or a run's [nano trains its own; others: Mimi's].",
+    help="A codec's folder, or a run's [nano trains its own; others: Mimi's]. With --stages codec: its decoder learns on.",
 )
 @click.option("--encoder", type=click.Path(path_type=Path), help="A Whisper's folder, in place of the flavour's.")
 @click.option("--thinker", type=click.Path(path_type=Path), help="A causal LM's folder, in place of the flavour's.")

@@ -95,7 +95,9 @@ def prepare(
         stores.append((mels[whose], partial(_mels_of, dataset, whose=whose, mel=mel, sample_rate=sample_rate)))
     codes = None
     if codec is not None:
-        codes = _Store(folder, {"kind": "codes", "dataset": dataset.sha256, "codec": codec.fingerprint()}, len(rows))
+        codes = _Store(
+            folder, {"kind": "codes", "dataset": dataset.sha256, "codec": codec.tokens_fingerprint()}, len(rows)
+        )
         stores.append((codes, lambda block: _codes_of(dataset, block, codec, device)))
     of = len(rows) * len(stores)
     progress(sum(store.rows_done for store, _ in stores), of)

@@ -25,6 +25,7 @@ from distill.training.assemble import (
     check_labels,
     check_networks,
     fitted,
+    fsq_codec,
     mel_key,
     new_codec,
     set_training,
@@ -56,7 +57,7 @@ Tell = Callable[[str], None]
 class Order:
     """What is asked for. steps, epochs: by stage, in place of the table's; by_heart: train on the first so many dialogues
     and evaluate on the same; start: another student's folder to begin with; ears: one whose encoder and heads are taken; codec:
-    a codec's folder, then stage 0 is left out."""
+    a codec's folder, then stage 0 is left out, or alone lets its decoder learn on."""
 
     config: Config
     data: Path
@@ -99,6 +100,11 @@ class Order:
             "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         }
 
+    @property
+    def decodes(self) -> bool:
+        """Whether a codec that is given shall learn to decode better: its tokens stay, and students keep speaking in them."""
+        return self.stages == ("codec",) and self.codec is not None
+
     def stage(self, name: StageName) -> Stage:
         """A stage of the table, as this order wants it."""
         made = scaled(TABLE[name], pretrained=self.config.thinker.source is not None, dtype=self.dtype)
@@ -123,7 +129,7 @@ def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[
     make_folder(order.out, resume=order.resume)
     results: dict[str, Result] = {}
     with guards.open_run(order.out, order.settings(dataset), resume=order.resume):
-        if "codec" in order.stages and order.codec is None and order.config.codec.kind == "fsq":
+        if "codec" in order.stages and order.config.codec.kind == "fsq" and (order.codec is None or order.decodes):
             results |= _codec_stage(order, dataset, tell)
         student = [name for name in order.stages if name != "codec"]
         if not student:
@@ -169,7 +175,11 @@ def _codec_stage(order: Order, dataset: Dataset, tell: Tell) -> dict[str, Result
     if _done(folder):
         tell("codec: done")
         return {}
-    codec = new_codec(order.config, order.seed)
+    if order.codec is None:
+        codec = new_codec(order.config, order.seed)
+    else:
+        codec = fsq_codec(order.codec)
+        codec.encoder.requires_grad_(False)
     stage = order.stage("codec")
     train_, held_out = (Replies(dataset, dataset.rows(split), codec.sample_rate) for split in ("train", "validation"))
     job = CodecJob(codec, train_, held_out, seed=order.seed)
@@ -235,10 +245,11 @@ def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
         return lm
     sources = {part: source for part in ("encoder", "thinker") if (source := getattr(order.config, part).source)}
     lm = SpeechLM.from_pretrained(place, device="cpu", **sources)
-    if lm.codec.fingerprint() != codec.fingerprint():
+    if lm.codec.tokens_fingerprint() != codec.tokens_fingerprint():
         raise InputError(
             f"{place}: this student speaks in the tokens of another codec; give its own with --codec {place / 'codec'}"
         )
+    lm.use_codec(codec)  # the same tokens, perhaps spoken more clearly
     check_labels(lm.config, dataset)
     wanted = fitted(lm.config, dataset)
     if wanted.vector != lm.config.vector:

@@ -68,8 +68,15 @@ class Codec(nn.Module, ABC):
         """With random weights. Raises ConfigProblem."""
 
     def fingerprint(self) -> str:
-        """sha256 over kind, configuration and weights: tokens of one codec mean nothing to another."""
+        """sha256 over kind, configuration and weights."""
         return self._fingerprint(self.state_dict())
+
+    def tokens_fingerprint(self) -> str:
+        """The same over what makes its tokens alone: those of one codec mean nothing to another, whatever speaks them."""
+        return self._fingerprint({name: x for name, x in self.state_dict().items() if self._makes_tokens(name)})
+
+    def _makes_tokens(self, weight: str) -> bool:
+        return True
 
     def _fingerprint(self, weights: Mapping[str, Tensor]) -> str:
         digest = hashlib.sha256(json.dumps([self.kind, self.config_dict()], sort_keys=True).encode())

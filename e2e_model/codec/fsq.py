@@ -94,6 +94,9 @@ class FsqCodec(Codec):
         wave: Tensor = self.decoder(self.quantizer.values(codes))
         return wave
 
+    def _makes_tokens(self, weight: str) -> bool:
+        return not weight.startswith("decoder.")
+
     def stream(self) -> FsqStream:
         return FsqStream(self)
 

@@ -34,7 +34,7 @@ class LevelCodec:
     def __init__(self, name: str = "a") -> None:
         self.name, self.shapes = name, []  # type: ignore[var-annotated]
 
-    def fingerprint(self) -> str:
+    def tokens_fingerprint(self) -> str:
         return self.name
 
     def encode(self, wave: Tensor) -> Tensor:

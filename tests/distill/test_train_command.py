@@ -14,6 +14,8 @@ from dataset_samples import usual_samples, write_dataset
 from cli import main
 from distill.teaching.dataset.facts import Facts
 from distill.teaching.dataset.manifest import finished
+from e2e_model import SpeechLM
+from e2e_model.codec import load_codec
 
 SMALL = """
 vocabulary = 400
@@ -125,6 +127,67 @@ def test_from_a_dataset_to_an_answer(flavour: Path, data: Path, tmp_path: Path) 
     )
     assert other.exit_code == 2
     assert "holds another run (seed = 0, now 1)" in other.stderr
+
+
+def test_ears_and_voice_learn_apart_and_are_put_together(flavour: Path, data: Path, tmp_path: Path) -> None:
+    same = ["--flavour", flavour, "--data", data, "--dtype", "float32"]
+    ears, voice, both = (tmp_path / name for name in ("ears", "voice", "both"))
+    shown = train(*same, "-o", ears, "--stages", "understand", "--steps", "understand=2")
+    assert shown.exit_code == 0, shown.output
+    assert not list((ears / "prepared").glob("codes-*")), "ears need no codec, and no tokens of it"
+    assert (
+        train(*same, "-o", voice, "--stages", "codec,speak", "--steps", "codec=1", "--steps", "speak=2").exit_code == 0
+    )
+    shown = train("--data", data, "-o", both, "--from", voice, "--ears", ears, "--stages", "empathise",
+                  "--steps", "empathise=1", "--dtype", "float32")  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    made = SpeechLM.from_pretrained(both / "student")
+    theirs = {name: SpeechLM.from_pretrained(folder / "student") for name, folder in (("ears", ears), ("voice", voice))}
+
+    def far(part: str, whose: str) -> float:
+        pairs = zip(made.part_parameters(part), theirs[whose].part_parameters(part), strict=True)
+        return max(float((a - b).detach().abs().max()) for (_, a), (_, b) in pairs)
+
+    assert far("encoder", "ears") < 0.02 < far("encoder", "voice"), "one step lies between"
+    assert far("talker", "voice") < 0.02 < far("talker", "ears")
+
+
+def test_a_codec_goes_on_decoding_better_and_its_tokens_stay(flavour: Path, data: Path, tmp_path: Path) -> None:
+    same = ["--flavour", flavour, "--data", data, "--dtype", "float32"]
+    first, more, voice = (tmp_path / name for name in ("first", "more", "voice"))
+    assert train(*same, "-o", first, "--stages", "codec", "--steps", "codec=1").exit_code == 0
+    assert train(*same, "-o", voice, "--stages", "speak", "--steps", "speak=1", "--codec", first).exit_code == 0
+    shown = train(*same, "-o", more, "--stages", "codec", "--steps", "codec=2", "--codec", first)
+    assert shown.exit_code == 0, shown.output
+    before, after = (load_codec(run / "codec" / "weights") for run in (first, more))
+    assert before.tokens_fingerprint() == after.tokens_fingerprint()
+    assert before.fingerprint() != after.fingerprint()
+    shown = train(
+        "--data",
+        data,
+        "-o",
+        tmp_path / "run",
+        "--from",
+        voice,
+        "--codec",
+        more,
+        "--stages",
+        "speak",
+        "--steps",
+        "speak=1",
+    )
+    assert shown.exit_code == 0, shown.output
+    assert SpeechLM.from_pretrained(tmp_path / "run" / "student").codec.fingerprint() == after.fingerprint()
+
+
+def test_ears_that_do_not_fit_are_one_line(flavour: Path, data: Path, tmp_path: Path) -> None:
+    same = ["--data", data, "--stages", "understand", "--steps", "understand=1", "--dtype", "float32"]
+    assert train(*same, "--flavour", flavour, "-o", tmp_path / "ears").exit_code == 0
+    flavour.write_text(SMALL.replace("encoder_ffn_dim = 32", "encoder_ffn_dim = 48"), encoding="utf-8")
+    shown = train(*same, "--flavour", flavour, "-o", tmp_path / "run", "--ears", tmp_path / "ears")
+    assert shown.exit_code == 2
+    assert "not this student's encoder" in shown.stderr
+    assert len(shown.stderr.strip().splitlines()) == 1
 
 
 def test_without_torch_it_is_one_line(data: Path, tmp_path: Path) -> None:

@@ -91,13 +91,15 @@ def refused(result: Result, word: str) -> None:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (["--model", "m", "--profile", "embedded"], "--profile does not go with --model"),
-        (["--model", "m", "--engine", "tts=flite"], "--engine does not go with --model"),
-        (["--model", "m", "--speaker", "me"], "--speaker does not go with --model"),
-        (["--model", "m", "--judge"], "--judge does not go with --model"),
-        (["--model", "m", "--contribute"], "--contribute does not go with --model"),
-        (["--think", "none"], "--think goes with --model"),
-        (["--no-vector"], "--no-vector goes with --model"),
+        (["--model", "m", "--profile", "embedded"], "--profile does not go with --student or --model"),
+        (["--model", "m", "--engine", "tts=flite"], "--engine does not go with --student or --model"),
+        (["--model", "m", "--speaker", "me"], "--speaker does not go with --student or --model"),
+        (["--model", "m", "--judge"], "--judge does not go with --student or --model"),
+        (["--model", "m", "--contribute"], "--contribute does not go with --student or --model"),
+        (["--student", "--judge"], "--judge does not go with --student or --model"),
+        (["--student", "--model", "m"], "--student is the one that comes with Attune, --model m another"),
+        (["--think", "none"], "--think goes with --student, or --model"),
+        (["--no-vector"], "--no-vector goes with --student, or --model"),
     ],
 )
 def test_options_that_mean_nothing_together_are_one_line(options: list[str], word: str) -> None:
@@ -115,7 +117,7 @@ def test_without_torch_it_is_one_line_with_the_extra(tmp_path: Path) -> None:
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert shown.returncode == 2
     (line,) = shown.stderr.splitlines()
-    assert line == "attune: --model needs torch, which is not here: pip install -e '.[student]'"
+    assert line == "attune: a student needs torch, which is not here: pip install -e '.[student]'"
 
 
 def test_chat_and_ask_by_a_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoken_sentence: Any) -> None:

@@ -1,0 +1,44 @@
+"""Put a trained student into the package: `python runs/ship_student.py RUN/student [--codec RUN]`, weights in 16 bits.
+
+The card (README.md) that lies there stays; its figures are for whoever ships another student to write anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from e2e_model.codec import load_codec
+from e2e_model.model import SpeechLM
+from e2e_model.shipped import STUDENT
+
+MOST_MB = 25.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("student", type=Path)
+    parser.add_argument("--codec", type=Path, help="a run whose codec decodes the same tokens better")
+    parser.add_argument("--to", type=Path, default=STUDENT)
+    asked = parser.parse_args()
+    lm = SpeechLM.from_pretrained(asked.student, device="cpu")
+    if asked.codec:
+        codec = load_codec(asked.codec / "codec" / "weights")
+        if codec.tokens_fingerprint() != lm.codec.tokens_fingerprint():
+            raise SystemExit(f"{asked.codec}: another codec's tokens; take one that went on from this student's")
+        lm.use_codec(codec)
+    card = asked.to / "README.md"
+    about = card.read_text(encoding="utf-8") if card.is_file() else None
+    lm.save_pretrained(asked.to, half=True)
+    if about is not None:
+        card.write_text(about, encoding="utf-8")
+    size = sum(path.stat().st_size for path in asked.to.rglob("*") if path.is_file()) / 1e6
+    print(
+        f"{asked.to}: {size:.1f} MB, {sum(p.numel() for p in (*lm.parameters(), *lm.codec.parameters())) / 1e6:.2f} M parameters"
+    )
+    if size > MOST_MB:
+        raise SystemExit(f"that is more than {MOST_MB:g} MB: too much to ship")
+
+
+if __name__ == "__main__":
+    main()
