@@ -23,7 +23,7 @@ TIMEOUT_S = 20.0
 
 
 class Options(Record):
-    voice: Literal["kal16", "awb", "rms", "slt"] = "slt"
+    voice: Literal["kal16", "awb", "rms", "slt"] = "rms"  # the clearest: docs/lab-log.md, 11
 
 
 class Flite:
