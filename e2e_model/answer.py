@@ -371,5 +371,5 @@ def hear(lm: SpeechLM, samples: np.ndarray[Any, Any]) -> tuple[Think, Tensor | N
     best: dict[str, Any] = {name: max(p, key=lambda k: p[k]) for name, p in named.items() if name != "events"}
     if "events" in named:
         best["events"] = tuple(label for label, share in named["events"].items() if share > 0.5)
-    heard = lm.speller.ctc_text(ctc.argmax(-1).tolist())
+    heard = lm.words(ctc)
     return Think(heard=heard, probabilities=named, **best), audio if lm.config.thinker.hears else None

@@ -23,10 +23,12 @@ from e2e_model.codec import load_codec
 from e2e_model.config import Config
 from e2e_model.errors import CheckpointProblem, ConfigProblem
 from e2e_model.model import SpeechLM
+from e2e_model.spelling import NGram
 from e2e_model.tokenizer import load_tokenizer
 
 CARD = "student.json"
 WEIGHTS = "model.safetensors"
+WORDS = "words.safetensors"  # n-grams of the training data's words
 
 
 def save_student(
@@ -43,6 +45,10 @@ def save_student(
     save_file({k: v.detach().cpu().contiguous().to(_kind(v, half)) for k, v in kept.items()}, beside / WEIGHTS)
     lm.speller.save(beside / "tokenizer")
     lm.codec.save(beside / "codec", half=half)
+    if lm.spelling is not None:
+        ngram = lm.spelling.ngram
+        keys, counts = torch.from_numpy(ngram.keys[-1]), torch.from_numpy(ngram.counts[-1])
+        save_file({"keys": keys, "counts": counts.to(torch.int32)}, beside / WORDS)
     files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
     text = {
         "config": lm.config.plain(),
@@ -86,6 +92,10 @@ def load_student(folder: str | Path, *, device: str = "cpu", sources: Mapping[st
             f"{config.thinker.source}: not the language model that {folder} was trained on; give its place as thinker="
         )
     _fill(lm, _weights(folder / WEIGHTS), folder, whole=whole)
+    if WORDS in card["files"]:
+        words = _weights(folder / WORDS)
+        keys, counts = (words[name].numpy() for name in ("keys", "counts"))
+        lm.learn_words(NGram.packed(lm.speller.ctc_size + 1, config.spelling.order, keys, counts))
     lm.card = dict(card["card"])
     lm.codec.to(device)
     return lm.to(device).eval()

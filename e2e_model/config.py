@@ -138,6 +138,17 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Spelling:
+    """How the CTC head's words are read: by its best path (order 0), or by a beam search with an n-gram of the training words
+    (spelling.py). weight: of the n-gram's log-probability; bonus: of each unit, in nats."""
+
+    order: int = 0
+    weight: float = 0.5
+    bonus: float = 4.5
+    beam: int = 16
+
+
+@dataclass(frozen=True)
 class Limits:
     """Where a part that does not end is stopped."""
 
@@ -162,6 +173,7 @@ class Config:
     talker: Talker = Talker()
     codec: Codec = Codec()
     labels: Labels = Labels()
+    spelling: Spelling = Spelling()
     limits: Limits = Limits()
     told: tuple[str, ...] = ("emotion", "age", "gender", "events")  # cues whose labels the training data held
     format: int = FORMAT

@@ -22,6 +22,7 @@ from e2e_model.errors import ConfigProblem
 from e2e_model.prompts import Prompter
 from e2e_model.respond import Event, Said
 from e2e_model.rows import Rows, Written
+from e2e_model.spelling import NGram, Spelling
 from e2e_model.talker import Talker
 from e2e_model.tokenizer import Speller
 
@@ -48,6 +49,9 @@ class SpeechLM(nn.Module):
         self.vector = VectorHead(hidden, config.vector.hidden, max(1, config.vector.size))
         self.talker = Talker(config, hidden, speller.unit_size, codec.codebook_size)
         self.use_codec(codec)
+        self.spelling: Spelling | None = (
+            None  # with the words of the training data, where the configuration asks for it
+        )
 
     codec: Any
 
@@ -62,6 +66,16 @@ class SpeechLM(nn.Module):
         heard = self.encoder(mels, starts)
         ctc, cues = self.heads(heard)
         return heard, ctc, cues
+
+    def words(self, ctc: Tensor) -> str:
+        """CTC logits [S, units + 1] of one utterance → what is read of them."""
+        if self.spelling is None:
+            return self.speller.ctc_text(ctc.argmax(-1).tolist())
+        return self.speller.ctc_words(self.spelling.best(ctc.float().log_softmax(-1).cpu().numpy()))
+
+    def learn_words(self, ngram: NGram) -> None:
+        how = self.config.spelling
+        self.spelling = Spelling(ngram, how.weight, how.bonus, how.beam)
 
     def listen(
         self, mels: Sequence[Tensor], starts: Sequence[int] | None = None, emotion: Sequence[Tensor] | None = None

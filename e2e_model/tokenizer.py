@@ -103,10 +103,13 @@ class Speller:
 
     def ctc_text(self, path: Sequence[int]) -> str:
         """Words of the CTC head's best path: repeats are one, blanks fall out."""
-        kept = [i for k, i in enumerate(path) if i and (k == 0 or path[k - 1] != i)]
+        return self.ctc_words([i for k, i in enumerate(path) if i and (k == 0 or path[k - 1] != i)])
+
+    def ctc_words(self, units: Sequence[int]) -> str:
+        """What these units of the CTC head spell."""
         if self.ctc == "tokens":
-            return spoken_words(self.text([i - 1 for i in kept]))
-        return spoken_words("".join(CHARACTERS[i - 1] for i in kept))
+            return spoken_words(self.text([i - 1 for i in units]))
+        return spoken_words("".join(CHARACTERS[i - 1] for i in units))
 
     # The talker's units.
 

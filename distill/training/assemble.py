@@ -19,6 +19,7 @@ from e2e_model.encoder import CUES
 from e2e_model.errors import ConfigProblem
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import ASKED, THINKING
+from e2e_model.spelling import NGram
 from e2e_model.think import spoken_words, tag_pieces
 from e2e_model.tokenizer import train_tokenizer
 
@@ -103,6 +104,9 @@ def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> Spe
     config = fitted(config, dataset)
     tokenizer = train_tokenizer(texts_of(rows), config.vocabulary) if config.vocabulary else None
     lm = build(config, codec, tokenizer, seed=seed)
+    if config.spelling.order:
+        lines = [lm.speller.ctc_ids(row.user_text) for row in rows if row.user_text]
+        lm.learn_words(NGram.of(lines, units=lm.speller.ctc_size + 1, order=config.spelling.order))
     vectors = [row.reply_vector for row in rows if row.reply_vector is not None]
     if vectors:
         stacked = torch.from_numpy(np.stack(vectors)).float()  # [N, D]
@@ -127,6 +131,7 @@ def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
             raise ConfigProblem(f"{folder}: not this student's {what}; take ears that learnt from the same dataset")
     lm.encoder.load_state_dict(other.encoder.state_dict())
     lm.heads.load_state_dict(other.heads.state_dict())
+    lm.spelling = other.spelling
     return lm
 
 

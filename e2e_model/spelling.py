@@ -1,0 +1,160 @@
+"""What the CTC head's states spell, weighed with how words usually follow each other in the training data.
+
+An n-gram over the head's own units, smoothed by Witten and Bell (1991), joined to CTC in a prefix beam search (Hannun et al.,
+arXiv 1408.2873): log p(units | states) + weight · log p(units) + bonus · number of units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Context = tuple[int, ...]
+NEVER = -math.inf
+EDGE = 0  # the blank, which is no unit, stands before the first and behind the last
+MOST_CANDIDATES = 20  # of a state
+LEAST_LOG_P = -9.0  # of a candidate
+SURE_BLANK = -0.01  # log p from which on nothing else is looked at
+KEPT_CONTEXTS = 2048
+
+
+class NGram:
+    """Units seen in each context, as sorted numbers: `keys[k]` holds all (k+1)-grams, the oldest unit in the highest bits."""
+
+    def __init__(self, units: int, keys: Sequence[Array], counts: Sequence[Array]) -> None:
+        """units: how many there are, with EDGE. keys, counts: int64 [N] each, by order."""
+        self.units, self.keys, self.counts = units, tuple(keys), tuple(counts)
+        self._bits = bits_of(units)
+        self._known: dict[Context, Array] = {}
+
+    @property
+    def order(self) -> int:
+        return len(self.keys)
+
+    @classmethod
+    def of(cls, lines: Iterable[Sequence[int]], *, units: int, order: int) -> NGram:
+        """Counts of sequences of units. Raises ValueError: an order whose keys do not fit."""
+        bits = bits_of(units)
+        if order < 1 or order * bits > 62:
+            raise ValueError(f"order {order} of {units} units; 1 to {62 // bits} are legal")
+        grams = np.array([gram for line in lines for gram in _grams(line, order)], np.int64).reshape(-1, order)
+        packed = np.zeros(len(grams), np.int64)
+        for column in grams.T:
+            packed = packed << bits | column
+        keys, counts = np.unique(packed, return_counts=True)
+        return cls.packed(units, order, keys, counts)
+
+    @classmethod
+    def packed(cls, units: int, order: int, keys: Array, counts: Array) -> NGram:
+        """From the n-grams of the highest order alone: one ends at every place, so they hold all shorter ones."""
+        bits, made = bits_of(units), []
+        for length in range(1, order + 1):
+            ends, places = np.unique(keys & ((1 << bits * length) - 1), return_inverse=True)
+            made.append((ends, np.bincount(places, counts, len(ends)).astype(np.int64)))
+        return cls(units, [key for key, _ in made], [count for _, count in made])
+
+    def log_probs(self, before: Context) -> Array:
+        """log p of each unit, EDGE for the end, behind the last of `before`: [units]."""
+        context = before[max(0, len(before) - self.order + 1) :]
+        if context not in self._known:
+            if len(self._known) >= KEPT_CONTEXTS:
+                self._known.clear()
+            self._known[context] = np.log(self._shares(context))
+        return self._known[context]
+
+    def _shares(self, context: Context) -> Array:
+        shares = np.full(self.units, 1 / self.units)
+        for length in range(min(len(context), self.order - 1) + 1):
+            packed = 0
+            for unit in context[len(context) - length :]:
+                packed = packed << self._bits | unit
+            keys = self.keys[length]
+            first, end = np.searchsorted(keys, [packed << self._bits, (packed + 1) << self._bits])
+            if first == end:
+                break
+            seen, counts = keys[first:end] - (packed << self._bits), self.counts[length][first:end]
+            kinds = end - first
+            shares *= kinds
+            shares[seen] += counts
+            shares /= counts.sum() + kinds
+        return shares
+
+
+def bits_of(units: int) -> int:
+    return max(1, (units - 1).bit_length())
+
+
+def _grams(line: Sequence[int], order: int) -> Iterable[list[int]]:
+    padded = [EDGE] * (order - 1) + [*line, EDGE]
+    return (padded[at : at + order] for at in range(len(padded) - order + 1))
+
+
+@dataclass(slots=True)
+class _Beam:
+    """A prefix: log p of all its alignments that end in a blank, and in its last unit; `words`: what it has by the n-gram."""
+
+    blank: float = NEVER
+    unit: float = NEVER
+    words: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return float(np.logaddexp(self.blank, self.unit))
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """A prefix beam search with an n-gram."""
+
+    ngram: NGram
+    weight: float = 0.5
+    bonus: float = 4.5
+    beam: int = 16
+    _edge: Context = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_edge", (EDGE,) * (self.ngram.order - 1))
+
+    def best(self, log_probs: Array) -> list[int]:
+        """log_probs: [T, units] of CTC, blank 0. The likeliest units."""
+        beams: dict[Context, _Beam] = {(): _Beam(blank=0.0)}
+        for row in log_probs:
+            if row[EDGE] > SURE_BLANK:
+                for prefix, one in beams.items():
+                    last = float(row[prefix[-1]]) if prefix else NEVER
+                    one.blank, one.unit = one.total + float(row[EDGE]), one.unit + last
+                continue
+            grown = self._grown(beams, row)
+            kept = sorted(grown.items(), key=lambda item: -(item[1].total + item[1].words))[: self.beam]
+            beams = dict(kept)
+
+        def score(prefix: Context, one: _Beam) -> float:
+            return one.total + one.words + self.weight * float(self.ngram.log_probs(self._edge + prefix)[EDGE])
+
+        return list(max(beams.items(), key=lambda item: score(*item))[0])
+
+    def _grown(self, beams: dict[Context, _Beam], row: Array) -> dict[Context, _Beam]:
+        """The prefixes one state later."""
+        likely = np.argpartition(-row, min(MOST_CANDIDATES, len(row) - 1))[:MOST_CANDIDATES]
+        units = [int(unit) for unit in likely if unit != EDGE and row[unit] > LEAST_LOG_P]
+        grown: dict[Context, _Beam] = {}
+        for prefix, one in beams.items():
+            same = grown.setdefault(prefix, _Beam(words=one.words))
+            same.blank = float(np.logaddexp(same.blank, one.total + row[EDGE]))
+            following = self.ngram.log_probs(self._edge + prefix)
+            for unit in units:
+                log_p, before = float(row[unit]), one.total
+                if prefix and unit == prefix[-1]:  # the same again is one, unless a blank lies between
+                    same.unit = float(np.logaddexp(same.unit, one.unit + log_p))
+                    before = one.blank
+                if before == NEVER:
+                    continue
+                words = one.words + self.weight * float(following[unit]) + self.bonus
+                longer = grown.setdefault((*prefix, unit), _Beam(words=words))
+                longer.unit = float(np.logaddexp(longer.unit, before + log_p))
+        return grown
