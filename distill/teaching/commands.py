@@ -62,6 +62,13 @@ CPUS = os.cpu_count() or 1
     help="Turns about anything, which the teacher answers by asking again: so the student learns to say so, too.",
 )
 @click.option(
+    "--write",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Turns that the teacher answers on paper, without sound: they cost little and teach the student what to answer.",
+)
+@click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed and profile, same dataset."
 )
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder; its own options hold.")

@@ -19,11 +19,12 @@ from typing import Any, cast
 
 from cascade.audio import Waveform, read_speech
 from cascade.cancel import CancelScope
-from cascade.engines import Speech, Synthesizer
+from cascade.engines import Prompt, Speech, Synthesizer
 from cascade.errors import AttuneError, InputError
 from cascade.paralinguistics.acoustic import ENGINE as ACOUSTIC
 from cascade.paralinguistics.baseline import calibrated
 from cascade.profiles import Engines
+from cascade.reasoning.critic import complaints, empathy
 from cascade.turn import (
     AgeCue,
     Baseline,
@@ -33,8 +34,11 @@ from cascade.turn import (
     EventsCue,
     Failure,
     GenderCue,
+    Reply,
     ReplyEmotion,
+    Scores,
     Stage,
+    Thought,
     Transcript,
     Turn,
     VocalEvent,
@@ -129,6 +133,8 @@ class Maker:
                     return self._spoken(scenario, cancel)
                 case "listen":
                     return self._unanswered(scenario, cancel)
+                case "write":
+                    return self._written(scenario, cancel)
                 case "dialogue":
                     return self._answered(scenario, cancel)
         except AttuneError as error:
@@ -157,6 +163,31 @@ class Maker:
         speech = user_speech(scenario, self._voices, cancel=cancel)
         engines = {} if scenario.recording else {"user_speech": self._voices.info}
         sample = Sample(scenario, user_speech=speech.wave, user_words=speech.words, engines=engines)
+        return replace(sample, rejected=verdict(sample, self.settings.gates))
+
+    # --- on paper
+
+    def _written(self, scenario: Scenario, cancel: CancelScope) -> Sample:
+        """The reasoner alone, told words and tone: what the thinker learns to answer, without the cost of sound."""
+        words = Transcript(text=scenario.text or "", confidence=float(scenario.followed), engine=SCENARIO)
+        prompt = Prompt(words, known_cues(scenario.labels, 0.0), scenario.history, seed=scenario.seed)
+        items = list(self._thinker.respond(prompt, cancel=cancel))
+        thought = next(item for item in items if isinstance(item, Thought))
+        reply = next(item for item in items if isinstance(item, Reply))
+        scores = Scores(
+            empathy=empathy(prompt, reply),
+            complaints=complaints(prompt, reply),
+            unmeasured=("reply_wer: nothing was spoken",),
+            engine="critic",
+        )
+        sample = Sample(
+            scenario,
+            thought=thought,
+            reply=reply,
+            scores=scores,
+            worst=self._thinker.worst,
+            engines={"reasoning": self._thinker.info},
+        )
         return replace(sample, rejected=verdict(sample, self.settings.gates))
 
     # --- dialogue

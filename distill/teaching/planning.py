@@ -22,7 +22,7 @@ from distill.teaching.worker import Equipment
 
 R = TypeVar("R", bound=Record)
 Tell = Callable[[str], None]
-BESIDE = ("listen", "speak", "unclear")  # options of what is made beside the turns
+BESIDE = ("listen", "speak", "unclear", "write")  # options of what is made beside the turns
 
 
 def settings_from(path: Path | None, seed: int) -> Settings:

@@ -32,7 +32,7 @@ from cascade.turn import (
 )
 
 Split = Literal["train", "validation", "test"]
-Task = Literal["dialogue", "speak", "listen"]
+Task = Literal["dialogue", "speak", "listen", "write"]
 Source = Literal["made", "recorded", "live"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -49,7 +49,8 @@ class Labels(Record):
 
 class Scenario(Record):
     """One turn to be made. task "dialogue": the user says `text` and the teacher answers; "speak": the voice says `text` in
-    `reply_emotion`, for the student's talker alone; "listen": the user says `text`, for the student's ears alone.
+    `reply_emotion`, for the student's talker alone; "listen": the user says `text`, for the student's ears alone;
+    "write": the teacher answers `text` on paper, told how it is said, and nobody speaks.
 
     `template`: the family of wordings the text comes from, and `contrast`: the set of same words in other tones; no split shares
     one with another. `voice`: a simulated speaker's name; None where there is a `recording`, of a `speaker` who may have a name.

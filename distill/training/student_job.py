@@ -93,8 +93,9 @@ class StudentJob:
         if source in ("speaking", "listening"):
             return [k for k, row in enumerate(rows) if row.reply_text and row.reply_duration_s]
         if source == "understanding":
-            return [k for k, row in enumerate(rows) if row.task != "speak" and row.user_text]
-        return [k for k, row in enumerate(rows) if row.task == "dialogue" and row.user_text and row.reply_text]
+            return [k for k, row in enumerate(rows) if row.user_duration_s and row.user_text]
+        tasks = ("dialogue", "write") if source == "writing" else ("dialogue",)
+        return [k for k, row in enumerate(rows) if row.task in tasks and row.user_text and row.reply_text]
 
     def _length(self, source: str, turn: Turn) -> int:
         """Upper bound of its states and tokens: bytes bound the tokens of any text."""

@@ -146,6 +146,24 @@ def test_rows_for_the_ears_alone_hold_words_and_labels_and_nothing_that_was_hear
     assert columns["reply_text"] is None
 
 
+def test_a_turn_on_paper_is_answered_as_aloud_and_nobody_speaks(maker: Maker, sad: Sample) -> None:
+    row = maker.make(scenario(task="write", voice=None))
+    assert row.rejected == ()
+    assert row.reply is not None
+    assert sad.reply is not None
+    assert (row.reply.text, row.reply.emotion) == (sad.reply.text, sad.reply.emotion), "the same words in the same tone"
+    assert row.user_speech is None
+    assert row.reply_speech is None
+    columns = table_of(row).to_pylist()[0]
+    assert (columns["task"], columns["user_text"], columns["reply_text"]) == (
+        "write",
+        row.scenario.text,
+        row.reply.text,
+    )
+    assert columns["think_tag"]
+    assert columns["user_duration_s"] is None
+
+
 def test_what_nobody_can_follow_is_asked_again(maker: Maker) -> None:
     row = maker.make(scenario(text="Once in ah you can stay home and respect.", followed=False))
     assert row.thought is not None

@@ -246,3 +246,19 @@ def test_what_is_only_spoken_is_spoken_in_every_reply_emotion(besides: list[Scen
 def test_what_nobody_can_follow_is_marked(besides: list[Scenario]) -> None:
     assert [one.followed for one in besides] == [True] * 222 + [False] * 20
     assert all(one.template == VARIED for one in besides[222:])
+
+
+def test_what_is_written_is_the_grammar_s_on_paper_and_a_little_that_nobody_follows() -> None:
+    options = PlanOptions(turns=1, write=300, seed=1)
+    rows = list(beside(options, 1))
+    assert {one.task for one in rows} == {"write"}
+    assert all(one.voice is None and one.split == "train" and one.labels.emotion for one in rows)
+    assert {one.followed for one in rows if one.template != VARIED} == {True}
+    assert {one.followed for one in rows if one.template == VARIED} == {False}
+    assert 0.02 < sum(not one.followed for one in rows) / len(rows) < 0.1
+    assert 0.08 < sum(bool(one.history) for one in rows) / len(rows) < 0.22
+    assert all(one.labels.emotion in grammar_tones(one) for one in rows if one.followed)
+
+
+def grammar_tones(one: Scenario) -> tuple[str, ...]:
+    return next(family.tones for family in grammar().families if family.id == one.template)

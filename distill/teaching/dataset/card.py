@@ -115,8 +115,9 @@ synthesis) thinks about what was said and how, and answers in speech. Each row i
 **{facts.kept:,} rows** passed the gates of {facts.turns:,} made ({shown_share(facts.kept, facts.turns)});
 they hold {shown_time(facts.hours("user"))} of users' speech and {shown_time(facts.hours("reply"))} of replies, and
 {facts.distinct_texts:,} distinct users' sentences. Made were {sum(tasks.get("dialogue", {}).values()):,} dialogues by
-{speakers:,} users' voices, {sum(tasks.get("speak", {}).values()):,} texts for the talker alone and
-{sum(tasks.get("listen", {}).values()):,} sentences that are only heard.
+{speakers:,} users' voices, {sum(tasks.get("speak", {}).values()):,} texts for the talker alone,
+{sum(tasks.get("listen", {}).values()):,} sentences that are only heard, and
+{sum(tasks.get("write", {}).values()):,} turns on paper.
 
 sha256 of all rows: `{facts.dataset_sha256}` (schema version {ROW_VERSION})"""
 
@@ -308,7 +309,7 @@ def _sampled(facts: Facts) -> Iterator[str]:
 def could_be_measured(name: str, facts: Facts) -> int:
     """Rows that have what is measured: a user and an answer to judge are in dialogues alone."""
     if name.startswith("reply") or name == "speech_quality":
-        return facts.turns - sum(facts.by_label("task").get("listen", {}).values())
+        return facts.turns - sum(sum(facts.by_label("task").get(task, {}).values()) for task in ("listen", "write"))
     return sum(facts.by_label("task").get("dialogue", {}).values())
 
 

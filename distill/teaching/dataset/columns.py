@@ -73,7 +73,7 @@ GROUPS: dict[str, tuple[Column, ...]] = {
         Column(
             "task",
             TEXT,
-            "dialogue: a person is answered; speak: a text for the talker, no person; listen: a person, no answer",
+            "dialogue: a person is answered; speak: a text for the talker; listen: a person, no answer; write: on paper",
         ),
         Column("source", TEXT, "made (synthetic), recorded (your own recordings) or live (given by a contributor)"),
         Column("domain", TEXT, "what it is about"),

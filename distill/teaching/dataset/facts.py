@@ -31,6 +31,7 @@ TASK_LABELS = {
     "dialogue": LABELS,
     "speak": ("task", "source", "domain", "reply_emotion"),  # what a text for the talker alone has
     "listen": ("task", "source", "domain", "user_emotion", "user_age", "user_gender", "speaker"),
+    "write": ("task", "source", "domain", "user_emotion", "strategy", "reply_emotion"),
 }
 BIN_WIDTH = {
     "user_duration_s": 0.5, "reply_duration_s": 0.5, "user_wer": 0.01, "user_emotion_agreement": 0.01, "reply_wer": 0.01,
@@ -148,11 +149,11 @@ def rank(name: str) -> str:
 @dataclass
 class Examples:
     """A few rows to hear, by kind: ("good", user emotion), ("speak", reply emotion), ("listen", user emotion),
-    ("rejected", gate)."""
+    ("write", strategy), ("rejected", gate)."""
 
     kept: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
 
-    PER_KIND: ClassVar[dict[str, int]] = {"good": 2, "speak": 1, "listen": 1, "rejected": 2}
+    PER_KIND: ClassVar[dict[str, int]] = {"good": 2, "speak": 1, "listen": 1, "write": 1, "rejected": 2}
     COLUMNS: ClassVar[tuple[str, ...]] = (
         "id", "task", "domain", "user_audio", "user_text", "user_emotion", "user_age", "user_gender", "heard_text",
         "heard_emotion", "think_language", "strategy", "reply_text", "reply_emotion", "reply_audio", "rejected",
@@ -166,6 +167,8 @@ class Examples:
             kind, label = "speak", row["reply_emotion"]
         elif row["task"] == "listen":
             kind = "listen"
+        elif row["task"] == "write":
+            kind, label = "write", row["strategy"]
         best = self.kept.setdefault((kind, label or UNKNOWN), [])
         best.append({name: row[name] for name in self.COLUMNS})
         best.sort(key=lambda one: rank(one["id"]))

@@ -25,6 +25,7 @@ KINDS = {
     "good": "Rows that passed",
     "speak": "For the talker alone",
     "listen": "For the ears alone",
+    "write": "On paper",
     "rejected": "Rejected",
 }
 ORDER = tuple(dict.fromkeys((*EMOTIONS, *REPLY_EMOTIONS, UNKNOWN)))  # some are in both

@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 MOST_TONES = 5  # of a contrast set
 VARIED = "varied"  # domain and template of sentences about anything
+UNCLEAR_SHARE = 0.05  # of what is answered on paper
 SAID: tuple[Kind, ...] = ("said", "contrast")
 TWO_EARLIER = 0.3  # of the turns that have a history: two exchanges instead of one
 TRIES, NEAR_TRIES = 120, 12  # draws until a sentence is new; the first of them within the family that was planned
@@ -41,8 +42,8 @@ class PlanOptions(Record):
     """How many turns, and of what. Shares are met as closely as whole sets allow.
 
     Behind the turns come `listen` sentences that are only heard, `varied_share` of them about anything, `speak` sentences about
-    anything that are only spoken, and `unclear` ones about anything that are answered with a request to say it again; all of
-    them for training.
+    anything that are only spoken, `unclear` ones about anything that are answered with a request to say it again, and `write`
+    turns that are answered on paper; all of them for training.
 
     Of all turns: `speak_share` for the talker alone, `contrast_share` in contrast sets, `validation_share` and `test_share`.
     Of the talker's: `speak_set_share` in sets of one sentence in every reply emotion. Of the user's: `history_share` after one or
@@ -53,6 +54,7 @@ class PlanOptions(Record):
     listen: int = Field(default=0, ge=0)
     speak: int = Field(default=0, ge=0)
     unclear: int = Field(default=0, ge=0)
+    write: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0)
     speak_share: float = Field(default=0.2, ge=0, le=1)
     contrast_share: float = Field(default=0.4, ge=0, le=1)
@@ -122,35 +124,42 @@ def planned(options: PlanOptions) -> Iterator[Scenario]:
 
 
 def beside(options: PlanOptions, first: int) -> Iterator[Scenario]:
-    """What is only heard, only spoken, or not to be followed, with indices from `first` on."""
+    """What is only heard, only spoken, not to be followed, or on paper, with indices from `first` on."""
     yield from _by_users(options, first, options.listen, "listen")
     yield from _only_spoken(options, first + options.listen)
     yield from _by_users(options, first + options.listen + options.speak, options.unclear, "unclear")
+    yield from _by_users(options, first + options.listen + options.speak + options.unclear, options.write, "write")
 
 
-def _by_users(options: PlanOptions, first: int, count: int, what: Literal["listen", "unclear"]) -> Iterator[Scenario]:
+def _by_users(
+    options: PlanOptions, first: int, count: int, what: Literal["listen", "unclear", "write"]
+) -> Iterator[Scenario]:
     """Sentences of the training split's families, or about anything, by its voices. Words may come again: another voice says
     them in another way."""
     dice = Random(seed_of(f"{what}:{options.seed}"))
     varied, ages = Varied(dice), options.ages()
-    varied_share = options.varied_share if what == "listen" else 1.0
-    shared: dict[str, Any] = {"task": "listen"} if what == "listen" else {"task": "dialogue", "followed": False}
+    varied_share = {"listen": options.varied_share, "unclear": 1.0, "write": UNCLEAR_SHARE}[what]
+    task = "dialogue" if what == "unclear" else what
     families = [family for kind in SAID for family in grammar().of(kind, "train")]
     for index in range(first, first + count):
         tone, gender = pick(dice, USER_EMOTIONS), pick(dice, GENDERS)
         age = dice.choices(AGES, [ages[age] for age in AGES])[0]
-        row = {"domain": VARIED, "template": VARIED}
+        row: dict[str, Any] = {"domain": VARIED, "template": VARIED}
         if dice.random() < varied_share:
-            row |= {"text": varied.sentence()}
+            row |= {"text": varied.sentence()} | ({} if what == "listen" else {"followed": False})
         else:
             family = pick(dice, [family for family in families if family.fits(tone, age)])
             drawing = Drawing(dice, age)
             text = drawing.plain(family) if family.kind == "contrast" else drawing.sentence(family, tone)
             row = {"domain": family.domain, "template": family.id, "text": text}
+            if what == "write" and dice.random() < options.history_share:
+                row["history"] = history_of(drawing, Request("alone", "train", family, (tone,), earlier=1), family)
         own = seed_of(f"{options.seed}:{index}")
+        if what != "write":
+            row["voice"] = pick(dice, _cast("train")[gender, age]).name
         yield Scenario(
-            **row, **shared, index=index, split="train", seed=own, intensity=_strength(own),
-            labels=Labels(emotion=tone, age=age, gender=gender, events=()), voice=pick(dice, _cast("train")[gender, age]).name,
+            **row, task=task, index=index, split="train", seed=own, intensity=_strength(own),
+            labels=Labels(emotion=tone, age=age, gender=gender, events=()),
         )  # fmt: skip
 
 
