@@ -39,7 +39,6 @@ NEXT_STEPS = """
 To talk to it yourself (first `source .venv/bin/activate`):
   attune chat                      type, give a recording's path, or press Enter and speak
   attune ask in.wav -o out.wav     answer one recording
-  attune chat --student            talk to the one model that learnt from all this (first pip install -e '.[student]')
   attune calibrate a.wav b.wav c.wav   three calm sentences, so that it reads your voice better
   attune doctor                    what each engine is, and what is missing"""
 

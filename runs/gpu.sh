@@ -21,7 +21,7 @@ step() { python runs/step.py "$log" "$@"; }
 again() { [ -e "$1" ] && echo --resume || true; }
 
 step teach attune teach -o "$data" --profile gpu --seed 1 --turns $turns --listen $((2 * turns)) --speak $((turns / 2)) \
-  --unclear $((turns / 20)) --ray "${RAY:-local}" --cluster "${CLUSTER:-runs/gpu-cluster.toml}" $(again "$data/settings.json")
+  --unclear $((turns / 20)) --write $((4 * turns)) --ray "${RAY:-local}" --cluster "${CLUSTER:-runs/gpu-cluster.toml}" $(again "$data/settings.json")
 
 parts=(${ENCODER:+--encoder "$ENCODER"} ${THINKER:+--thinker "$THINKER"} ${MIMI:+--codec "$MIMI"} "${more[@]}")
 step train accelerate launch --num_processes "$gpus" $([ "$gpus" -gt 1 ] && echo --multi_gpu) -m cli train --data "$data" \

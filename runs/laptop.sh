@@ -9,13 +9,13 @@ cd "$(dirname "$0")/.."
 size=${1:-short} out=${2:-runs/laptop-${1:-short}} flavour=nano compared=()
 case $size in
   tiny)  # nothing is learnt in it: it shows that every step leaves what the next one needs
-    data=(--turns 24 --listen 12 --speak 6 --unclear 6) flavour=runs/tiny.toml items=tiny
+    data=(--turns 24 --listen 12 --speak 6 --unclear 6 --write 12) flavour=runs/tiny.toml items=tiny
     codec=20 understand=12 speak=12 empathise=4 refine=2 compared=(--paced 2 --rounds 1 --scored 0 --system cascade) ;;
   short)
-    data=(--turns 1200 --listen 3000 --speak 800 --unclear 150) items=tiny
+    data=(--turns 1200 --listen 3000 --speak 800 --unclear 150 --write 6000) items=tiny
     codec=600 understand=1200 speak=900 empathise=200 refine=10 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;
   long)  # the student that comes with Attune
-    data=(--turns 3600 --listen 8000 --speak 2400 --unclear 500) items=small
+    data=(--turns 3600 --listen 8000 --speak 2400 --unclear 500 --write 20000) items=small
     codec=1600 understand=4000 speak=3500 empathise=900 refine=20
     compared=(--paced 12 --system cascade --system cascade:cues=hidden --system cascade:cues=oracle) ;;
   *) echo "runs/laptop.sh: $size: give tiny, short or long" >&2; exit 2 ;;

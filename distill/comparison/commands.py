@@ -172,7 +172,10 @@ def _usual() -> tuple[str, ...]:
     """All that can be had here; what cannot is told."""
     from cascade.needs import extra, package
     from distill.comparison.systems import STUDENT, USUAL
+    from e2e_model.shipped import STUDENT as STUDENT_FOLDER
 
+    if not (STUDENT_FOLDER / "student.json").is_file():
+        return tuple(name for name in USUAL if name != STUDENT)
     lacks = next(
         (name for name in ("torch", "transformers", "safetensors") if package(name, name, extra("student")).fix), None
     )

@@ -27,15 +27,17 @@ Kind = Literal["reply", "transcript", "labels"]  # what the tokens after the thi
 class Chance:
     """What is left to chance in training, and the ablations. thinks: forms that may be asked for, one at random (with "none"
     among them thinking can be skipped). given: how often the tag's cues are told by the heads, so that writing them counts in
-    no loss; wrong_word, no_word: how often such a word is misheard or missed (strange_word: misheard, where the user is not to be
-    followed); hole: how often a label is hidden; told: how often the talker is told the reply's emotion by name; vector: how
-    often by the vector."""
+    no loss; wrong_word, no_word: how often such a word is misheard or missed at worst (strange_word: misheard, where the user is
+    not to be followed); as_heard: how often a turn on paper is answered by what heads might have heard of it, by a thinker from
+    zero; hole: how often a label is hidden; told: how often the talker is told the reply's emotion by name; vector: how often by
+    the vector."""
 
     thinks: tuple[ThinkForm, ...] = ("tag", "tag", "tag", "language", "none")
     given: float = 0.8
-    wrong_word: float = 0.03
-    no_word: float = 0.02
+    wrong_word: float = 0.2
+    no_word: float = 0.15
     strange_word: float = 0.3
+    as_heard: float = 0.5
     hole: float = 0.05
     told: float = 0.7
     vector: float = 0.8
@@ -88,7 +90,8 @@ class Examples:
         if source == "listening":
             return [self.transcript(turn, speech)]
         if source == "writing":
-            return [self.answer(turn, "text→text", rng, 0, true_share)]
+            heard = bool(self.lm.config.thinker.source is None and rng.random() < self.chance.as_heard)
+            return [self.answer(turn, "speech→text" if heard else "text→text", rng, 0, true_share)]
         if source == "speaking":
             return [self.said(turn, rng, true_share)]
         return [self.answer(turn, "speech→speech", rng, speech, true_share)]
@@ -110,10 +113,12 @@ class Examples:
         return [Example(turn, task, self._row(task, speech=speech, reply="".join(told)), "labels", True)]
 
     def answer(self, turn: Turn, task: str, rng: Rng, speech: int, true_share: float) -> Example:
-        """The dialogue: think and reply."""
+        """The dialogue: think and reply. Of speech that is not there (`speech` 0) the heads' words and cues are given."""
         hears = task.startswith("speech")
         form = self.chance.thinks[int(rng.integers(len(self.chance.thinks)))]
-        given = bool(rng.random() < self.chance.given) or not hears
+        if hears and not speech:
+            form = "tag"  # nothing else tells what was said
+        given = bool(rng.random() < self.chance.given) or not (hears and speech)
         row = self.lm.prompter.row(
             task,
             form,
@@ -149,12 +154,14 @@ class Examples:
 
     def _misheard(self, words: list[str], rng: Rng, *, strange: bool) -> list[str]:
         """`strange`: of a matter that the student will never hear right, which it learns to say."""
-        heard, wrong_word = [], self.chance.strange_word if strange else self.chance.wrong_word
+        heard, level = [], rng.random()  # some are heard well, some badly
+        no_word, wrong_word = level * self.chance.no_word, level * self.chance.wrong_word
+        wrong_word = max(wrong_word, self.chance.strange_word) if strange else wrong_word
         for word in words:
             lot = rng.random()
-            if lot < self.chance.no_word:
+            if lot < no_word:
                 continue
-            wrong = lot < self.chance.no_word + wrong_word and len(self.words) > 0
+            wrong = lot < no_word + wrong_word and len(self.words) > 0
             heard.append(self.words[int(rng.integers(len(self.words)))] if wrong else word)
         return heard
 

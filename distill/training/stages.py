@@ -38,9 +38,9 @@ class Stage:
 HEARING: Mapping[str, float] = {
     "ctc": 1.0,
     "aligned": 1.0,
-    "emotion": 0.5,
-    "age": 0.5,
-    "gender": 0.5,
+    "emotion": 1.0,
+    "age": 1.0,
+    "gender": 1.0,
     "events": 0.1,
     "emotion_kl": 0.25,
     "age_kl": 0.25,
