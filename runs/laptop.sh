@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From nothing to a compared student on a laptop: teach, train, compare. Embedded profile, nano, two cores, no GPU.
 #
-#   runs/laptop.sh [short|long] [FOLDER]     short: about an hour and a half; long: an evening. Interrupted, the same line goes on.
+#   runs/laptop.sh [short|long] [FOLDER]     short: about an hour; long: an evening. Interrupted, the same line goes on.
 #
 # Ears (understand) and voice (codec, speak) share nothing but the tokens' spelling, so each learns on a core of its own.
 set -euo pipefail
@@ -12,8 +12,8 @@ case $size in
     data=(--turns 24 --listen 12 --speak 6 --unclear 6 --write 12) flavour=runs/tiny.toml items=tiny
     codec=20 understand=12 speak=12 empathise=4 refine=2 compared=(--paced 2 --rounds 1 --scored 0 --system cascade) ;;
   short)
-    data=(--turns 1200 --listen 3000 --speak 800 --unclear 150 --write 6000) items=tiny
-    codec=600 understand=1200 speak=900 empathise=200 refine=10 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;
+    data=(--turns 700 --listen 2000 --speak 500 --unclear 60 --write 4000) items=tiny
+    codec=500 understand=700 speak=500 empathise=100 refine=6 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;
   long)  # the student that comes with Attune
     data=(--turns 3600 --listen 8000 --speak 2400 --unclear 500 --write 20000) items=small
     codec=1600 understand=4000 speak=3500 empathise=900 refine=20
