@@ -23,10 +23,10 @@ again() { [ -e "$1" ] && echo --resume || true; }
 step teach attune teach -o "$data" --profile gpu --seed 1 --turns $turns --listen $((2 * turns)) --speak $((turns / 2)) \
   --unclear $((turns / 20)) --write $((4 * turns)) --ray "${RAY:-local}" --cluster "${CLUSTER:-runs/gpu-cluster.toml}" $(again "$data/settings.json")
 
-parts=(${ENCODER:+--encoder "$ENCODER"} ${THINKER:+--thinker "$THINKER"} ${MIMI:+--codec "$MIMI"} "${more[@]}")
+parts=(${ENCODER:+--encoder "$ENCODER"} ${THINKER:+--thinker "$THINKER"} ${MIMI:+--codec "$MIMI"} ${more[@]+"${more[@]}"})
 step train accelerate launch --num_processes "$gpus" $([ "$gpus" -gt 1 ] && echo --multi_gpu) -m cli train --data "$data" \
-  --flavour $flavour --seed 0 -o "$out/$flavour" --stages understand,speak,empathise,refine --capacity 16384 "${parts[@]}" \
-  "${memory[@]}" $(again "$out/$flavour")
+  --flavour $flavour --seed 0 -o "$out/$flavour" --stages understand,speak,empathise,refine --capacity 16384 ${parts[@]+"${parts[@]}"} \
+  ${memory[@]+"${memory[@]}"} $(again "$out/$flavour")
 
 step compare attune compare -o "$out/compared" --items full --profile gpu --system cascade --system cascade:cues=hidden \
   --system cascade:cues=oracle --system student --system "$out/$flavour/student" $(again "$out/compared")

@@ -6,7 +6,7 @@
 # Ears (understand) and voice (codec, speak) share nothing but the tokens' spelling, so each learns on a core of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-size=${1:-short} out=${2:-runs/laptop-${1:-short}} flavour=nano compared=()
+size=${1:-short} out=${2:-runs/laptop-${1:-short}} flavour=nano
 case $size in
   tiny)  # nothing is learnt in it: it shows that every step leaves what the next one needs
     data=(--turns 24 --listen 12 --speak 6 --unclear 6 --write 12) flavour=runs/tiny.toml items=tiny
@@ -29,14 +29,15 @@ log=$out/steps.jsonl
 step() { python runs/step.py "$log" "$@"; }
 again() { [ -e "$1" ] && echo --resume || true; }
 
-step teach attune teach -o "$out/data" --profile embedded --seed 1 "${data[@]}" "${voice[@]}" $(again "$out/data/settings.json")
+step teach attune teach -o "$out/data" --profile embedded --seed 1 "${data[@]}" ${voice[@]+"${voice[@]}"} $(again "$out/data/settings.json")
 
 train=(attune train --data "$out/data" --flavour "$flavour" --seed 0)
 step understand "${train[@]}" -o "$out/ears" --stages understand --steps understand=$understand $(again "$out/ears") &
 ears=$!
-step speak "${train[@]}" -o "$out/voice" --stages codec,speak --steps codec=$codec --steps speak=$speak $(again "$out/voice") || {
-  kill $ears 2>/dev/null; exit 1; }
+trap 'kill $ears 2>/dev/null' EXIT  # it ends with this script, and goes on with it
+step speak "${train[@]}" -o "$out/voice" --stages codec,speak --steps codec=$codec --steps speak=$speak $(again "$out/voice")
 wait $ears
+trap - EXIT
 step empathise attune train --data "$out/data" --seed 0 -o "$out/nano" --from "$out/voice" --ears "$out/ears" \
   --stages empathise,refine --steps empathise=$empathise --steps refine=$refine $(again "$out/nano")
 

@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -28,7 +29,12 @@ def main(log: Path, name: str, command: list[str]) -> int:
         return 0
     print(f"== {name}: {shlex.join(command)}", flush=True)
     began = time.monotonic()
-    code = subprocess.run(command).returncode
+    child = subprocess.Popen(command)
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())  # whoever ends this step ends what it runs
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:  # it got the signal, too, and says how to go on
+        code = child.wait()
     step = {
         "name": name,
         "seconds": round(time.monotonic() - began, 1),
