@@ -137,7 +137,7 @@ def test_other_items_than_it_began_with_are_refused(order: Order, tmp_path: Path
     [
         (["--system", "cascade:cues=some"], "cues = 'some'; legal: heard, hidden, oracle"),
         (["--system", "cascade:tone=x"], "a cascade has no 'tone'; legal: cues, profile, name"),
-        (["--system", "nowhere"], "holds no student (student.json); legal: cascade, or a student's folder"),
+        (["--system", "nowhere"], "holds no student (student.json); legal: cascade, student, or a student's folder"),
         (["--system", "cascade", "--system", "cascade"], "two systems are called 'cascade'"),
         (["--system", "cascade:name=../up"], "cannot be its name"),
         (["--items", "nowhere"], "legal: tiny, small, full, or the folder of a set of items"),

@@ -394,8 +394,8 @@ def test_each_parameter_has_one_optimizer(tmp_path: Path) -> None:
         for row, each in table(model, schedule).items()
     }
     assert found == {
-        ("muon", True, 0.5): ["layers.0.inner.weight"],
-        ("muon", True, 0.1): ["layers.1.inner.weight"],
+        ("muon", True, 0.5 * schedule.muon_rate): ["layers.0.inner.weight"],
+        ("muon", True, 0.1 * schedule.muon_rate): ["layers.1.inner.weight"],
         ("adamw", False, 0.5): ["layers.0.inner.bias"],
         ("adamw", False, 0.1): ["layers.1.inner.bias"],
         ("adamw", True, 1.0): ["place.weight"],
