@@ -14,7 +14,7 @@ case $size in
   short)
     data=(--turns 700 --listen 2000 --speak 500 --unclear 60 --write 4000) items=tiny
     codec=500 understand=700 speak=500 empathise=100 refine=6 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;
-  long)  # the student that comes with Attune
+  long)
     data=(--turns 3600 --listen 8000 --speak 2400 --unclear 500 --write 20000) items=small
     codec=1600 understand=4000 speak=3500 empathise=900 refine=20
     compared=(--paced 12 --system cascade --system cascade:cues=hidden --system cascade:cues=oracle) ;;

@@ -175,6 +175,7 @@ def _usual() -> tuple[str, ...]:
     from e2e_model.shipped import STUDENT as STUDENT_FOLDER
 
     if not (STUDENT_FOLDER / "student.json").is_file():
+        click.echo("attune: no trained student comes with this version; compare yours with --system FOLDER", err=True)
         return tuple(name for name in USUAL if name != STUDENT)
     lacks = next(
         (name for name in ("torch", "transformers", "safetensors") if package(name, name, extra("student")).fix), None
