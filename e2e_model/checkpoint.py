@@ -28,7 +28,7 @@ from e2e_model.tokenizer import load_tokenizer
 
 CARD = "student.json"
 WEIGHTS = "model.safetensors"
-WORDS = "words.safetensors"  # n-grams of the training data's words
+WORDS = "words.safetensors"  # what people say in the training data, as the speller's units
 
 
 def save_student(
@@ -46,11 +46,10 @@ def save_student(
     lm.speller.save(beside / "tokenizer")
     lm.codec.save(beside / "codec", half=half)
     if lm.spelling is not None:
-        ngram = lm.spelling.ngram
-        keys, counts = torch.from_numpy(ngram.keys[-1]), torch.from_numpy(ngram.counts[-1])
-        save_file({"keys": keys, "counts": counts.to(torch.int32)}, beside / WORDS)
+        text = torch.from_numpy(lm.spelling.ngram.text)
+        save_file({"text": text.to(torch.int16 if lm.spelling.ngram.units < 1 << 15 else torch.int32)}, beside / WORDS)
     files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
-    text = {
+    about = {
         "config": lm.config.plain(),
         "whole": whole,
         "codec": load_codec(beside / "codec").fingerprint(),
@@ -58,8 +57,8 @@ def save_student(
         "card": {**lm.card, **(card or {})},
         "files": files,
     }
-    text["sha256"] = _own_sha256(text)
-    (beside / CARD).write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    about["sha256"] = _own_sha256(about)
+    (beside / CARD).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -93,9 +92,11 @@ def load_student(folder: str | Path, *, device: str = "cpu", sources: Mapping[st
         )
     _fill(lm, _weights(folder / WEIGHTS), folder, whole=whole)
     if WORDS in card["files"]:
-        words = _weights(folder / WORDS)
-        keys, counts = (words[name].numpy() for name in ("keys", "counts"))
-        lm.learn_words(NGram.packed(lm.speller.ctc_size + 1, config.spelling.order, keys, counts))
+        text = _weights(folder / WORDS)["text"].numpy()
+        units = lm.speller.ctc_size + 1
+        if len(text) == 0 or text.min() < 0 or text.max() >= units:
+            raise CheckpointProblem(f"{folder / WORDS}: not in this student's {units - 1} spelling units; save it again")
+        lm.learn_words(NGram(text, units=units, order=config.spelling.order))
     lm.card = dict(card["card"])
     lm.codec.to(device)
     return lm.to(device).eval()

@@ -7,7 +7,7 @@ arXiv 1408.2873): log p(units | states) + weight · log p(units) + bonus · numb
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,39 +24,25 @@ KEPT_CONTEXTS = 2048
 
 
 class NGram:
-    """Units seen in each context, as sorted numbers: `keys[k]` holds all (k+1)-grams, the oldest unit in the highest bits."""
+    """How often each unit follows which others, counted in lines of text.
 
-    def __init__(self, units: int, keys: Sequence[Array], counts: Sequence[Array]) -> None:
-        """units: how many there are, with EDGE. keys, counts: int64 [N] each, by order."""
-        self.units, self.keys, self.counts = units, tuple(keys), tuple(counts)
-        self._bits = bits_of(units)
-        self._known: dict[Context, Array] = {}
+    `text`: the lines' units one after another, EDGE behind each line: what is kept, as it is far smaller than the counts.
+    """
 
-    @property
-    def order(self) -> int:
-        return len(self.keys)
-
-    @classmethod
-    def of(cls, lines: Iterable[Sequence[int]], *, units: int, order: int) -> NGram:
-        """Counts of sequences of units. Raises ValueError: an order whose keys do not fit."""
+    def __init__(self, text: Array, *, units: int, order: int) -> None:
+        """units: how many there are, with EDGE. Raises ValueError: an order whose keys do not fit."""
         bits = bits_of(units)
         if order < 1 or order * bits > 62:
             raise ValueError(f"order {order} of {units} units; 1 to {62 // bits} are legal")
-        grams = np.array([gram for line in lines for gram in _grams(line, order)], np.int64).reshape(-1, order)
-        packed = np.zeros(len(grams), np.int64)
-        for column in grams.T:
-            packed = packed << bits | column
-        keys, counts = np.unique(packed, return_counts=True)
-        return cls.packed(units, order, keys, counts)
+        self.text, self.units, self.order = text, units, order
+        self._bits = bits
+        self._known: dict[Context, Array] = {}
+        self.keys, self.counts = zip(*_counted(_grams(text, order), bits), strict=True)
 
     @classmethod
-    def packed(cls, units: int, order: int, keys: Array, counts: Array) -> NGram:
-        """From the n-grams of the highest order alone: one ends at every place, so they hold all shorter ones."""
-        bits, made = bits_of(units), []
-        for length in range(1, order + 1):
-            ends, places = np.unique(keys & ((1 << bits * length) - 1), return_inverse=True)
-            made.append((ends, np.bincount(places, counts, len(ends)).astype(np.int64)))
-        return cls(units, [key for key, _ in made], [count for _, count in made])
+    def of(cls, lines: Iterable[Sequence[int]], *, units: int, order: int) -> NGram:
+        """From sequences of units."""
+        return cls(np.array([unit for line in lines for unit in (*line, EDGE)], np.int64), units=units, order=order)
 
     def log_probs(self, before: Context) -> Array:
         """log p of each unit, EDGE for the end, behind the last of `before`: [units]."""
@@ -89,9 +75,22 @@ def bits_of(units: int) -> int:
     return max(1, (units - 1).bit_length())
 
 
-def _grams(line: Sequence[int], order: int) -> Iterable[list[int]]:
-    padded = [EDGE] * (order - 1) + [*line, EDGE]
-    return (padded[at : at + order] for at in range(len(padded) - order + 1))
+def _grams(text: Array, order: int) -> Array:
+    """The `order` units that end at each place of the text, with EDGE before a line's first: [N, order]."""
+    columns = [text]
+    for _ in range(order - 1):
+        before = np.concatenate([[EDGE], columns[-1][:-1]])  # one place earlier
+        ended = np.concatenate([[EDGE], text[:-1]]) == EDGE  # a line begins here: nothing of the one before
+        columns.append(np.where(ended, EDGE, before))
+    return np.stack(columns[::-1], axis=1).astype(np.int64)
+
+
+def _counted(grams: Array, bits: int) -> Iterator[tuple[Array, Array]]:
+    """By order: all n-grams as sorted numbers, the oldest unit in the highest bits, and how often each was seen."""
+    packed = np.zeros(len(grams), np.int64)
+    for back, column in enumerate(grams.T[::-1]):
+        packed = column << bits * back | packed
+        yield np.unique(packed, return_counts=True)
 
 
 @dataclass(slots=True)

@@ -102,8 +102,8 @@ def compare(
     """
     from distill.comparison.run import PAGE, Order, compare
 
-    show = Shown()
     settings = _settings(ctx, out, resume, asked)
+    show = Shown(None if asked["systems"] or resume else _usual()[1])
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it, its processes end with it
     try:
         order = Order(settings, out, jobs, votes, learnt_from, resume, _command(settings))
@@ -152,7 +152,7 @@ def _asked(asked: dict[str, Any], there: Settings | None = None) -> Settings:
 
     if asked["own"] and asked["items"] not in SIZES:
         raise ConfigError("--own adds recordings to a size of Attune-eval; with --items FOLDER leave it out")
-    texts = asked["systems"] or (() if there else _usual())
+    texts = asked["systems"] or (() if there else _usual()[0])
     systems = tuple(parsed(text, profile=asked["profile"], engines=tuple(asked["swaps"])) for text in texts)
     judge = _judge(asked["judge_url"], asked["judge_model"])
     return Settings(
@@ -168,22 +168,19 @@ def _asked(asked: dict[str, Any], there: Settings | None = None) -> Settings:
     )
 
 
-def _usual() -> tuple[str, ...]:
-    """All that can be had here; what cannot is told."""
+def _usual() -> tuple[tuple[str, ...], str | None]:
+    """All that can be had here, and a line on what cannot."""
     from cascade.needs import extra, package
     from distill.comparison.systems import STUDENT, USUAL
     from e2e_model.shipped import STUDENT as STUDENT_FOLDER
 
+    cascades = tuple(name for name in USUAL if name != STUDENT)
     if not (STUDENT_FOLDER / "student.json").is_file():
-        click.echo("attune: no trained student comes with this version; compare yours with --system FOLDER", err=True)
-        return tuple(name for name in USUAL if name != STUDENT)
-    lacks = next(
-        (name for name in ("torch", "transformers", "safetensors") if package(name, name, extra("student")).fix), None
-    )
-    if lacks is None:
-        return USUAL
-    click.echo(f"attune: the student is left out, it needs {lacks}: {extra('student')}", err=True)
-    return tuple(name for name in USUAL if name != STUDENT)
+        return cascades, "no trained student comes with this version; compare yours with --system FOLDER"
+    for name in ("torch", "transformers", "safetensors"):
+        if package(name, name, extra("student")).fix:
+            return cascades, f"the student is left out, it needs {name}: {extra('student')}"
+    return USUAL, None
 
 
 def _items(given: str) -> str:
@@ -246,14 +243,19 @@ def _command(settings: Settings) -> str:
 class Shown:
     """Progress on standard error: one line on a terminal, now and then a line in a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: str | None) -> None:
+        """first: told before anything else, once the work begins: a refusal stays one line."""
         self._live = sys.stderr.isatty()
         self._last = ("", 0.0)
+        self._first = first
 
     def line(self, text: str) -> None:
         click.echo(f"\r{text}", err=True)
 
     def progress(self, what: str, done: int, of: int) -> None:
+        if self._first:
+            self.line(f"attune: {self._first}")
+            self._first = None
         before, at = self._last
         now = time.monotonic()
         if done < of and what == before and now - at < (EVERY_S if self._live else EVERY_S_IN_A_LOG):

@@ -104,15 +104,20 @@ def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> Spe
     config = fitted(config, dataset)
     tokenizer = train_tokenizer(texts_of(rows), config.vocabulary) if config.vocabulary else None
     lm = build(config, codec, tokenizer, seed=seed)
-    if config.spelling.order:
-        lines = [lm.speller.ctc_ids(row.user_text) for row in rows if row.user_text]
-        lm.learn_words(NGram.of(lines, units=lm.speller.ctc_size + 1, order=config.spelling.order))
+    learn_words(lm, dataset)
     vectors = [row.reply_vector for row in rows if row.reply_vector is not None]
     if vectors:
         stacked = torch.from_numpy(np.stack(vectors)).float()  # [N, D]
         lm.vector.mean.copy_(stacked.mean(0))
         lm.vector.deviation.copy_(stacked.std(0, unbiased=False).clamp(min=1e-3))
     return lm
+
+
+def learn_words(lm: SpeechLM, dataset: Dataset) -> None:
+    """What people say in this dataset: its ears spell by it."""
+    if order := lm.config.spelling.order:
+        lines = [lm.speller.ctc_ids(row.user_text) for row in dataset.rows("train") if row.user_text]
+        lm.learn_words(NGram.of(lines, units=lm.speller.ctc_size + 1, order=order))
 
 
 def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
@@ -131,7 +136,6 @@ def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
             raise ConfigProblem(f"{folder}: not this student's {what}; take ears that learnt from the same dataset")
     lm.encoder.load_state_dict(other.encoder.state_dict())
     lm.heads.load_state_dict(other.heads.state_dict())
-    lm.spelling = other.spelling
     return lm
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distill.teaching.scenarios.plan import VARIED
+from distill.training.augment import Augment
 from distill.training.data import Row as Turn
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import Row, ThinkForm
@@ -41,15 +42,14 @@ class Chance:
     hole: float = 0.05
     told: float = 0.7
     vector: float = 0.8
-    masks: int = 2  # SpecAugment (Park et al., arXiv 1904.08779): masks of each kind
-    gain: float = 0.06  # log-mel's units (a quarter decade of power each): level by chance
+    augment: Augment = field(default_factory=Augment)
     shift: bool = True  # speech may begin at any of the encoder's places, if it is one that learns them
 
     def still(self) -> Chance:
         """For what is held out: the first form of think, everything told."""
         return replace(
             self, thinks=self.thinks[:1], given=1.0 if self.given else 0.0, wrong_word=0, no_word=0, strange_word=0, hole=0,
-            told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, masks=0, gain=0, shift=False,
+            told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, augment=Augment.none(), shift=False,
         )  # fmt: skip
 
 

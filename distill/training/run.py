@@ -26,6 +26,7 @@ from distill.training.assemble import (
     check_networks,
     fitted,
     fsq_codec,
+    learn_words,
     mel_key,
     new_codec,
     set_training,
@@ -257,7 +258,10 @@ def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
             f"{place}: its emotion vector lives in the space {lm.config.vector.space!r} ({lm.config.vector.size}), the "
             f"dataset's in {wanted.vector.space!r} ({wanted.vector.size}); take a dataset of the same analyzer"
         )
-    return lm if place == there else with_ears(lm, order.ears)
+    if place != there:
+        learn_words(lm, dataset)
+        lm = with_ears(lm, order.ears)
+    return lm
 
 
 def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Callable[[int, int], None]) -> Prepared:

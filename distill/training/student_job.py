@@ -32,8 +32,6 @@ from e2e_model.think import spoken_words
 
 Item = tuple[str, int]  # source and place among the split's rows
 SAMPLES = 2
-MELS_PER_S = 100.0
-MASK_FRAMES, MASK_MELS = 25, 12  # the widest masks of SpecAugment
 
 
 class StudentJob:
@@ -102,10 +100,11 @@ class StudentJob:
         text = len((turn.user_text or "").encode()) + len((turn.reply_text or "").encode())
         text += sum(len((one.said + one.replied).encode()) for one in turn.history) // 2
         whose = HEARS.get(cast("Source", source))
-        speech = self.lm.encoder.states_of(self._prepared.mel_frames(turn, whose)) if whose else 0
+        frames = int(self._prepared.mel_frames(turn, whose) * self._makers[True].chance.augment.longest) if whose else 0
+        speech = self.lm.encoder.states_of(frames) if whose else 0
         aloud = source in ("speaking", "dialogue") and self._makers[True].codes is not None
-        frames = self._prepared.code_frames(turn) + len(turn.reply_text or "") if aloud else 0
-        return int(speech * 1.5) + frames + text // 2 + 96
+        codes = self._prepared.code_frames(turn) + len(turn.reply_text or "") if aloud else 0
+        return int(speech * 1.5) + codes + text // 2 + 96
 
     # What a batch is made of.
 
@@ -117,11 +116,10 @@ class StudentJob:
             turn, rng = rows[place], rng_of(self._seed, epoch, source, rows[place])
             speech = 0
             if whose := HEARS.get(source):
-                mel = self._prepared.mel(turn, whose).astype(np.float32)
+                mel = self._makers[training].chance.augment(self._prepared.mel(turn, whose).astype(np.float32), rng)
                 turn = turn if whose == "user" else overheard(turn)
-                states = self.lm.encoder.states_of(len(mel))
-                speech = self.lm.adapter.length(states)
-                mels.append(torch.from_numpy(self._masked(mel, rng, self._makers[training].chance)))
+                speech = self.lm.adapter.length(self.lm.encoder.states_of(len(mel)))
+                mels.append(torch.from_numpy(mel))
                 lot = float(rng.random())
                 starts.append(self.lm.encoder.start_of(len(mel), lot) if self._makers[training].chance.shift else 0)
                 turns.append((turn, whose))
@@ -136,18 +134,6 @@ class StudentJob:
     def true_share(self, epoch: int) -> float:
         """How often the talker gets the true vector: always at first, never at the end (Emotion Omni's schedule)."""
         return 1.0 - min(1.0, max(0, epoch) / self._total_epochs) if epoch != HELD_OUT else 0.0
-
-    @staticmethod
-    def _masked(mel: Any, rng: np.random.Generator, chance: Chance) -> Any:
-        """SpecAugment's masks, and another level."""
-        mel = mel + rng.uniform(-1, 1) * chance.gain
-        quiet = mel.min()
-        for _ in range(chance.masks):
-            width, height = int(rng.integers(MASK_FRAMES)), int(rng.integers(MASK_MELS))
-            first, low = int(rng.integers(max(1, len(mel) - width))), int(rng.integers(mel.shape[1] - height))
-            mel[first : first + width] = quiet
-            mel[:, low : low + height] = quiet
-        return mel.astype(np.float32)
 
     def tensors(
         self,
@@ -174,7 +160,7 @@ class StudentJob:
             "mels": mels,
             "starts": starts,
             "emotion_frames": frames,
-            "targets": {**self._heard(turns), **self._words_at(mels, turns), **self._choices(examples)},
+            "targets": {**self._heard(turns), **self._words_at(mels, heard), **self._choices(examples)},
             "rows": rows if examples else None,
             "kinds": torch.tensor(kinds_of(examples), dtype=torch.long),
             "written": said,
@@ -208,12 +194,13 @@ class StudentJob:
         out["events_known"] = torch.tensor([float(cues["events"] is not None) for cues in known])
         return out
 
-    def _words_at(self, mels: Sequence[Tensor], turns: Sequence[Turn]) -> dict[str, Tensor]:
+    def _words_at(self, mels: Sequence[Tensor], heard: Sequence[tuple[Turn, Voice]]) -> dict[str, Tensor]:
         """Targets of the CTC head by word, where it is known when each is heard. Spans are over all turns' states."""
         before, found = 0, []
-        for mel, turn in zip(mels, turns, strict=True):
+        for mel, (turn, whose) in zip(mels, heard, strict=True):
             states = self.lm.encoder.states_of(len(mel))
-            made = pieces(turn.user_text or "", turn.user_words, states, len(mel) / MELS_PER_S, self.lm.speller.ctc_ids)
+            duration_s = getattr(turn, f"{whose}_duration_s")  # as it was said, whatever was made of it
+            made = pieces(turn.user_text or "", turn.user_words, states, duration_s, self.lm.speller.ctc_ids)
             found += [(ids, before + first, before + end) for ids, first, end in made]
             before += states
         return {

@@ -37,11 +37,13 @@ def test_shares_are_those_of_witten_and_bell() -> None:
     assert shares(ngram, 5) == pytest.approx([one[unit] for unit in range(6)]), "what was never seen says nothing"
 
 
-def test_the_highest_order_holds_all_others() -> None:
+def test_a_text_holds_its_lines_and_no_line_sees_another() -> None:
     ngram = NGram.of(LINES, units=6, order=3)
-    again = NGram.packed(6, 3, ngram.keys[-1], ngram.counts[-1])
+    again = NGram(ngram.text.astype(np.int16), units=6, order=3)
     for one, other in zip((*ngram.keys, *ngram.counts), (*again.keys, *again.counts), strict=True):
         assert np.array_equal(one, other)
+    upside_down = NGram.of(LINES[::-1], units=6, order=3)
+    assert all(np.array_equal(*both) for both in zip(ngram.keys, upside_down.keys, strict=True))
     bigrams = NGram.of(LINES, units=6, order=2)
     assert np.array_equal(bigrams.keys[1], ngram.keys[1])
     assert np.array_equal(bigrams.counts[0], ngram.counts[0])
