@@ -55,7 +55,10 @@ class Conversation:
             click.echo(click.style(f"  it:  {exchange.replied or '(no reply)'}", dim=True))
         if self.runner.run(self.session.unfinished()):
             click.echo("The last turn was cut off before its answer; answering it now.")
-            self.turn(resume=True)
+            try:
+                self.turn(resume=True)
+            except AttuneError as error:
+                click.echo(f"attune: {error}", err=True)
         while (typed := _typed()) is not None:
             self.said(typed)
         click.echo(f"Kept. To go on: attune chat --session {self.session.id}")

@@ -68,7 +68,7 @@ class Session:
     async def unfinished(self) -> bool:
         """Whether the program ended in the middle of a turn; `resume` answers it."""
         state = await self._graph.aget_state(self._config)
-        return bool(state.next) or _left_by_another(state.values) or self._unheard(state.values).exists()
+        return bool(state.tasks) or _left_by_another(state.values) or self._unheard(state.values).exists()
 
     def _unheard(self, values: dict[str, Any]) -> Path:
         """The audio of the turn after the last one that reached a checkpoint.
@@ -95,17 +95,29 @@ class Session:
             yield event
 
     async def resume(self, *, cancel: CancelScope | None = None, listen_back: bool = True) -> AsyncIterator[Event]:
-        """Finish the turn in whose middle the program ended, from its last checkpoint."""
+        """Finish the turn in whose middle the program ended, from its last checkpoint.
+
+        Raises InputError where nothing of it was kept.
+        """
         state = await self._graph.aget_state(self._config)
-        left = not state.next and _left_by_another(state.values)
-        if left:
+        if (unheard := self._unheard(state.values)).exists():
+            async for event in self.ask(speech=read_speech(unheard), cancel=cancel, listen_back=listen_back):
+                yield event
+            return
+        context = self._context(cancel, listen_back)
+        if state.tasks:  # one that is done, but not yet part of the state, is no `next`
+            try:
+                async for event in self._stream(None, context):
+                    yield event
+            except InputError as error:
+                if state.next not in (("__start__",), ("begin",)):
+                    raise
+                raise InputError("the last turn was cut off before any of it was kept; say it again") from error
+            state = await self._graph.aget_state(self._config)
+        if not state.tasks and _left_by_another(state.values):
             await self._graph.aupdate_state(self._config, {"attempt": 0}, as_node="begin")
-        if state.next or left:
-            events = self._stream(None, self._context(cancel, listen_back))
-        else:
-            events = self.ask(speech=read_speech(self._unheard(state.values)), cancel=cancel, listen_back=listen_back)
-        async for event in events:
-            yield event
+            async for event in self._stream(None, context):
+                yield event
 
     async def stopped(self, turn: Turn, heard_text: str) -> Turn:
         """The person stopped the reply while it played: remember it as far as it was heard."""
@@ -130,7 +142,10 @@ class Session:
 
     async def _stream(self, begin: InputState | None, context: Context) -> AsyncIterator[Event]:
         """`begin`: None to go on from the last checkpoint."""
-        async for event in self._graph.astream(begin, self._config, context=context, stream_mode="custom"):
+        # Each step is kept before the next begins ("sync"): one that is written meanwhile may hold what the next has already
+        # changed, and a turn that goes on from it would not wait for its stages.
+        steps = self._graph.astream(begin, self._config, context=context, stream_mode="custom", durability="sync")
+        async for event in steps:
             yield cast(Event, event)
 
 

@@ -159,6 +159,72 @@ def test_kill_9_in_the_middle_of_a_turn_loses_no_conversation(tmp_path: Path) ->
     assert [exchange.replied for exchange in history] == ["One.", "Two.", "Three."]
 
 
+FIRST_MOMENTS = """
+import asyncio, os, signal, sys
+from pathlib import Path
+import graphs.begin
+from graphs.session import AsyncSqliteSaver, open_session
+from fakes import fake_engines, tone
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+keep, put = graphs.begin.write_wav, AsyncSqliteSaver.aput
+
+def before_it_is_kept(path, wave):
+    if path.name == "turn-0001-user.wav":
+        die()
+    keep(path, wave)
+
+def when_it_is_kept(path, wave):
+    keep(path, wave)
+    if path.name == "turn-0001-user.wav":
+        die()
+
+async def when_begun(self, config, checkpoint, *rest):
+    if checkpoint["channel_values"].get("index") == 1:
+        await asyncio.sleep(0.5)  # what the node gave is written meanwhile
+        die()
+    return await put(self, config, checkpoint, *rest)
+
+async def main():
+    async with open_session(Path(sys.argv[1]), "s", fake_engines(2)) as session:
+        for _ in range(2):
+            async for event in session.ask(speech=tone()):
+                pass
+
+match sys.argv[2]:
+    case "before it is kept":
+        graphs.begin.write_wav = before_it_is_kept
+    case "when it is kept":
+        graphs.begin.write_wav = when_it_is_kept
+    case "when begun":
+        AsyncSqliteSaver.aput = when_begun
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("moment", ["before it is kept", "when it is kept", "when begun"])
+def test_kill_9_in_the_first_moments_of_a_turn(tmp_path: Path, moment: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    command = [sys.executable, "-c", FIRST_MOMENTS, str(tmp_path), moment]
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False, timeout=60).returncode == -signal.SIGKILL
+
+    async def run() -> tuple[Turn, bool]:
+        async with open_session(tmp_path, "s", fake_engines(2)) as session:
+            assert await session.unfinished()
+            if moment == "before it is kept":
+                with pytest.raises(InputError, match="say it again"):
+                    await last_turn(session.resume())
+                return await one(session), await session.unfinished()
+            return await last_turn(session.resume()), await session.unfinished()
+
+    turn, unfinished = asyncio.run(run())
+    assert turn.index == 1
+    assert turn.reply is not None
+    assert not unfinished
+
+
 def test_a_turn_that_reached_no_checkpoint_is_heard_again(tmp_path: Path) -> None:
     """Killed in its first moments, a turn has left nothing but its audio."""
 
