@@ -22,13 +22,16 @@ from e2e_model.build import build
 from e2e_model.codec import load_codec
 from e2e_model.config import Config
 from e2e_model.errors import CheckpointProblem, ConfigProblem
+from e2e_model.lexicon import Lexicon
 from e2e_model.model import SpeechLM
 from e2e_model.spelling import NGram
 from e2e_model.tokenizer import load_tokenizer
+from e2e_model.word_search import WordSearch
 
 CARD = "student.json"
 WEIGHTS = "model.safetensors"
-WORDS = "words.safetensors"  # what people say in the training data, as the speller's units
+WORDS = "words.safetensors"  # what people say in the training data, in units of the CTC head or words of the lexicon
+LEXICON = "lexicon.txt"
 
 
 def save_student(
@@ -47,6 +50,8 @@ def save_student(
     lm.codec.save(beside / "codec", half=half)
     if lm.spelling is not None:
         text = torch.from_numpy(lm.spelling.ngram.text)
+        if isinstance(lm.spelling, WordSearch):
+            lm.spelling.lexicon.save(beside / LEXICON)
         save_file({"text": text.to(torch.int16 if lm.spelling.ngram.units < 1 << 15 else torch.int32)}, beside / WORDS)
     files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
     about = {
@@ -93,10 +98,13 @@ def load_student(folder: str | Path, *, device: str = "cpu", sources: Mapping[st
     _fill(lm, _weights(folder / WEIGHTS), folder, whole=whole)
     if WORDS in card["files"]:
         text = _weights(folder / WORDS)["text"].numpy()
-        units = lm.speller.ctc_size + 1
+        lexicon = Lexicon.read(folder / LEXICON) if config.encoder.ctc == "phones" else None
+        units = (lm.speller.ctc_size if lexicon is None else len(lexicon)) + 1
         if len(text) == 0 or text.min() < 0 or text.max() >= units:
-            raise CheckpointProblem(f"{folder / WORDS}: not in this student's {units - 1} spelling units; save it again")
-        lm.learn_words(NGram(text, units=units, order=config.spelling.order))
+            raise CheckpointProblem(
+                f"{folder / WORDS}: not in the {units - 1} units or words of this student; save it again"
+            )
+        lm.learn_words(NGram(text, units=units, order=config.spelling.order), lexicon)
     lm.card = dict(card["card"])
     lm.codec.to(device)
     return lm.to(device).eval()

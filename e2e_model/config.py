@@ -50,7 +50,7 @@ class Encoder(Part):
     padded: bool = False
     jitter_positions: bool = False
     stack: int = 1
-    ctc: Literal["tokens", "characters"] = "characters"  # what the CTC head spells
+    ctc: Literal["tokens", "characters", "phones"] = "characters"  # what the CTC head spells
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ class Labels:
 @dataclass(frozen=True)
 class Spelling:
     """How the CTC head's words are read: by its best path (order 0), or by a beam search with an n-gram of the training words
-    (spelling.py). weight: of the n-gram's log-probability; bonus: of each unit, in nats."""
+    (spelling.py; of phones, through a lexicon: word_search.py). order, weight: of the n-gram over units, or words; bonus: of
+    each unit, or word, in nats."""
 
     order: int = 0
     weight: float = 0.5

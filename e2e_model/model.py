@@ -19,12 +19,14 @@ from e2e_model.attention import packed_kwargs
 from e2e_model.config import Config
 from e2e_model.encoder import CUES, Adapter, Heads, Heard, SpeechEncoder
 from e2e_model.errors import ConfigProblem
+from e2e_model.lexicon import Lexicon
 from e2e_model.prompts import Prompter
 from e2e_model.respond import Event, Said
 from e2e_model.rows import Rows, Written
 from e2e_model.spelling import NGram, Spelling
 from e2e_model.talker import Talker
 from e2e_model.tokenizer import Speller
+from e2e_model.word_search import WordSearch
 
 PARTS = ("encoder", "heads", "adapter", "thinker", "vector", "talker")
 Frames = np.ndarray[tuple[int, int], np.dtype[np.float32]]
@@ -49,9 +51,8 @@ class SpeechLM(nn.Module):
         self.vector = VectorHead(hidden, config.vector.hidden, max(1, config.vector.size))
         self.talker = Talker(config, hidden, speller.unit_size, codec.codebook_size)
         self.use_codec(codec)
-        self.spelling: Spelling | None = (
-            None  # with the words of the training data, where the configuration asks for it
-        )
+        # With the words of the training data, where the configuration asks for it.
+        self.spelling: Spelling | WordSearch | None = None
 
     codec: Any
 
@@ -71,11 +72,18 @@ class SpeechLM(nn.Module):
         """CTC logits [S, units + 1] of one utterance → what is read of them."""
         if self.spelling is None:
             return self.speller.ctc_text(ctc.argmax(-1).tolist())
-        return self.speller.ctc_words(self.spelling.best(ctc.float().log_softmax(-1).cpu().numpy()))
+        log_probs = ctc.float().log_softmax(-1).cpu().numpy()
+        if isinstance(self.spelling, WordSearch):
+            return " ".join(self.spelling.best(log_probs))
+        return self.speller.ctc_words(self.spelling.best(log_probs))
 
-    def learn_words(self, ngram: NGram) -> None:
+    def learn_words(self, ngram: NGram, lexicon: Lexicon | None = None) -> None:
+        """ngram: over the CTC head's units; with a lexicon, over its words."""
         how = self.config.spelling
-        self.spelling = Spelling(ngram, how.weight, how.bonus, how.beam)
+        if lexicon is None:
+            self.spelling = Spelling(ngram, how.weight, how.bonus, how.beam)
+        else:
+            self.spelling = WordSearch(lexicon, ngram, how.weight, how.bonus, how.beam)
 
     def listen(
         self, mels: Sequence[Tensor], starts: Sequence[int] | None = None, emotion: Sequence[Tensor] | None = None

@@ -20,7 +20,7 @@ EDGE = 0  # the blank, which is no unit, stands before the first and behind the 
 MOST_CANDIDATES = 20  # of a state
 LEAST_LOG_P = -9.0  # of a candidate
 SURE_BLANK = -0.01  # log p from which on nothing else is looked at
-KEPT_CONTEXTS = 2048
+KEPT_CONTEXTS, KEPT_UNITS = 2048, 1 << 18
 
 
 class NGram:
@@ -37,6 +37,7 @@ class NGram:
         self.text, self.units, self.order = text, units, order
         self._bits = bits
         self._known: dict[Context, Array] = {}
+        self._known_one: dict[tuple[Context, int], float] = {}
         self.keys, self.counts = zip(*_counted(_grams(text, order), bits), strict=True)
 
     @classmethod
@@ -53,8 +54,33 @@ class NGram:
             self._known[context] = np.log(self._shares(context))
         return self._known[context]
 
+    def log_p(self, before: Context, unit: int) -> float:
+        """log p of one unit behind the last of `before`: where units are so many that all are too much."""
+        context = before[max(0, len(before) - self.order + 1) :]
+        if (context, unit) not in self._known_one:
+            if len(self._known_one) >= KEPT_UNITS:
+                self._known_one.clear()
+            self._known_one[context, unit] = math.log(self._share(context, unit))
+        return self._known_one[context, unit]
+
+    def _share(self, context: Context, unit: int) -> float:
+        share = 1 / self.units
+        for seen, counts in self._seen(context):
+            place = np.searchsorted(seen, unit)
+            count = int(counts[place]) if place < len(seen) and seen[place] == unit else 0
+            share = (count + len(seen) * share) / (int(counts.sum()) + len(seen))
+        return share
+
     def _shares(self, context: Context) -> Array:
         shares = np.full(self.units, 1 / self.units)
+        for seen, counts in self._seen(context):
+            shares *= len(seen)
+            shares[seen] += counts
+            shares /= counts.sum() + len(seen)
+        return shares
+
+    def _seen(self, context: Context) -> Iterator[tuple[Array, Array]]:
+        """Units, sorted, and how often each was seen behind the last 0, 1, 2 … of the context, as long as any was."""
         for length in range(min(len(context), self.order - 1) + 1):
             packed = 0
             for unit in context[len(context) - length :]:
@@ -63,12 +89,7 @@ class NGram:
             first, end = np.searchsorted(keys, [packed << self._bits, (packed + 1) << self._bits])
             if first == end:
                 break
-            seen, counts = keys[first:end] - (packed << self._bits), self.counts[length][first:end]
-            kinds = end - first
-            shares *= kinds
-            shares[seen] += counts
-            shares /= counts.sum() + kinds
-        return shares
+            yield keys[first:end] - (packed << self._bits), self.counts[length][first:end]
 
 
 def bits_of(units: int) -> int:

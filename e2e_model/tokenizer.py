@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from e2e_model.errors import CheckpointProblem
+from e2e_model.lexicon import PHONES
 from e2e_model.think import CLOSE, MARKS, OPEN, spoken_words
 
 START, STOP = "<|im_start|>", "<|im_end|>"
@@ -59,7 +60,7 @@ class Speller:
     """A tokenizer with what hangs on it. ctc, units: as in the configuration."""
 
     tokenizer: Any
-    ctc: Literal["tokens", "characters"]
+    ctc: Literal["tokens", "characters", "phones"]
     units: Literal["tokens", "characters"]
 
     def ids(self, text: str) -> list[int]:
@@ -92,10 +93,11 @@ class Speller:
 
     @property
     def ctc_size(self) -> int:
-        return self.size if self.ctc == "tokens" else len(CHARACTERS)
+        return {"tokens": self.size, "characters": len(CHARACTERS), "phones": len(PHONES)}[self.ctc]
 
     def ctc_ids(self, text: str) -> list[int]:
-        """What the CTC head shall spell of these words."""
+        """What the CTC head shall spell of these words. Phones are not in their letters: see Lexicon."""
+        assert self.ctc != "phones"
         words = spoken_words(text)
         if self.ctc == "tokens":
             return [i + 1 for i in self.ids(" " + words)] if words else []

@@ -16,17 +16,18 @@ Piece = tuple[list[int], int, int]  # units, first state, one behind the last
 
 
 def pieces(
-    text: str, words: Sequence[Timed], states: int, duration_s: float, units: Callable[[str], list[int]]
+    text: str, words: Sequence[Timed], states: int, duration_s: float, units: Callable[[str], list[int] | None]
 ) -> list[Piece]:
     """What is to be read where: a piece a timed word. `states`: how many the whole turn of `duration_s` seconds has.
 
     Words that the synthesizer has run into the one before belong to its piece. A window that is too short for its units is left
-    out; so are all from the first word on that is not in the text, for then nobody knows what the times are of.
+    out, and a word that cannot be spelt; so are all from the first word on that is not in the text, for then nobody knows what
+    the times are of.
     """
     found: list[Piece] = []
     places = _places(text, [word for word, _, _ in words])
     for (_, start_s, end_s), place, end in zip(words, places, [*places[1:], len(text)], strict=False):
-        ids = units(text[place:end])
+        ids = units(text[place:end]) or []
         first = max(0, int(start_s / duration_s * states) - MARGIN)
         last = min(states, -int(-end_s / duration_s * states // 1) + MARGIN)
         if ids and last - first >= len(ids):

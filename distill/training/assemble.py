@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,13 +13,14 @@ import torch
 
 from cascade.errors import InputError
 from distill.training.data import Dataset, Row
+from distill.training.pronouncing import lexicon_of
 from e2e_model.build import build
 from e2e_model.codec import FsqCodec, FsqConfig, load_codec
 from e2e_model.config import Config
 from e2e_model.encoder import CUES
 from e2e_model.errors import ConfigProblem
 from e2e_model.model import SpeechLM
-from e2e_model.prompts import ASKED, THINKING
+from e2e_model.prompts import ASKED, THINKING, Prompter
 from e2e_model.spelling import NGram
 from e2e_model.think import spoken_words, tag_pieces
 from e2e_model.tokenizer import train_tokenizer
@@ -104,7 +106,6 @@ def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> Spe
     config = fitted(config, dataset)
     tokenizer = train_tokenizer(texts_of(rows), config.vocabulary) if config.vocabulary else None
     lm = build(config, codec, tokenizer, seed=seed)
-    learn_words(lm, dataset)
     vectors = [row.reply_vector for row in rows if row.reply_vector is not None]
     if vectors:
         stacked = torch.from_numpy(np.stack(vectors)).float()  # [N, D]
@@ -114,28 +115,45 @@ def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> Spe
 
 
 def learn_words(lm: SpeechLM, dataset: Dataset) -> None:
-    """What people say in this dataset: its ears spell by it."""
-    if order := lm.config.spelling.order:
-        lines = [lm.speller.ctc_ids(row.user_text) for row in dataset.rows("train") if row.user_text]
+    """What people say in this dataset: its ears spell by it. Raises ConfigError: phones, and words that have none."""
+    texts = [row.user_text for row in dataset.rows("train") if row.user_text]
+    order = lm.config.spelling.order
+    if lm.speller.ctc == "phones":
+        if not order:
+            raise ConfigProblem('[encoder] ctc = "phones" is read by words: give [spelling] an order of 1 or more')
+        lexicon = lexicon_of(texts)
+        lines = [lexicon.numbers(spoken_words(text)) for text in texts]
+        lm.learn_words(NGram.of(lines, units=len(lexicon) + 1, order=order), lexicon)
+    elif order:
+        lines = [lm.speller.ctc_ids(text) for text in texts]
         lm.learn_words(NGram.of(lines, units=lm.speller.ctc_size + 1, order=order))
 
 
 def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
-    """The same with encoder and heads of another student. Raises ConfigProblem: other ears, another spelling or labels."""
+    """The same with encoder and heads of another student, and what they spell. Raises ConfigProblem: ears of another kind, with
+    other labels, or that spell tokens of another tokenizer."""
     if folder is None:
         return lm
     other = SpeechLM.from_pretrained(folder, device="cpu")
+    ctc = other.config.encoder.ctc
     for what, ours, theirs in (
-        ("encoder", lm.config.encoder, other.config.encoder),
+        ("encoder", lm.config.with_(encoder={"ctc": ctc}).encoder, other.config.encoder),
         ("mels", lm.config.mels, other.config.mels),
         ("labels", lm.config.labels, other.config.labels),
         ("told cues", lm.config.told, other.config.told),
-        ("tokens", lm.speller.tokenizer.get_vocab(), other.speller.tokenizer.get_vocab()),
+        (
+            "tokens",
+            ctc == "tokens" and lm.speller.tokenizer.get_vocab(),
+            ctc == "tokens" and other.speller.tokenizer.get_vocab(),
+        ),
     ):
         if ours != theirs:
             raise ConfigProblem(f"{folder}: not this student's {what}; take ears that learnt from the same dataset")
+    lm.config = lm.config.with_(encoder={"ctc": ctc}, spelling=other.config.spelling)
+    lm.speller = replace(lm.speller, ctc=ctc)
+    lm.prompter = Prompter(lm.speller)
     lm.encoder.load_state_dict(other.encoder.state_dict())
-    lm.heads.load_state_dict(other.heads.state_dict())
+    lm.heads = other.heads
     return lm
 
 

@@ -133,8 +133,8 @@ def count_of(batch: dict[str, Any]) -> dict[str, float]:
     written, feeling = batch["written"], batch["feeling"]
     counts: dict[str, float] = dict.fromkeys(SUMS, 0.0)
     if batch["mels"]:
-        counts["ctc"] = float(len(targets["ctc"]))
-        counts["aligned"] = float(len(targets["aligned"]))
+        counts["ctc"] = float(targets["ctc_words"])  # nats a word, whatever words are spelt in
+        counts["aligned"] = float(len(targets["aligned_lengths"]))
         for name in CHOICES:
             counts[name] = counts[f"{name}_right"] = float((targets[name] != by.IGNORE).sum())
             counts[f"{name}_kl"] = float(targets[f"{name}_posterior"].sum())

@@ -70,11 +70,17 @@ def ctc(logits: Tensor, lengths: Tensor, targets: Tensor, target_lengths: Tensor
     """−log p(labels) over all alignments, summed over utterances (Graves et al., ICML 2006).
 
     logits: [ΣT, V], utterances one after another; lengths: [B], their T; targets: [ΣL] without blanks; target_lengths: [B].
-    An utterance with too few states for its labels counts 0 (zero_infinity).
+    An utterance with too few states for its labels counts 0 (zero_infinity), and so does one without labels: its words are not
+    known.
     """
-    if not len(lengths):
-        return logits.sum()
-    padded = pad_sequence(list(torch.split(logits.log_softmax(-1), lengths.tolist())))  # [T of the longest, B, V]
+    told = target_lengths > 0
+    if not told.any():
+        return logits.sum() * 0
+    parts = torch.split(logits.log_softmax(-1), lengths.tolist())
+    padded = pad_sequence(
+        [part for part, known in zip(parts, told.tolist(), strict=True) if known]
+    )  # [T of the longest, B, V]
+    lengths, target_lengths = lengths[told], target_lengths[told]
     return functional.ctc_loss(
         padded, targets, lengths, target_lengths, blank=blank, reduction="sum", zero_infinity=True
     )

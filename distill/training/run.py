@@ -242,6 +242,7 @@ def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
     place = there if (there / "student.json").is_file() else order.start
     if place is None:
         lm = with_ears(assembled(order.config, dataset, codec, seed=order.seed), order.ears)
+        learn_words(lm, dataset)
         _save(order, lm, dataset, [])
         return lm
     sources = {part: source for part in ("encoder", "thinker") if (source := getattr(order.config, part).source)}
@@ -259,8 +260,8 @@ def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
             f"dataset's in {wanted.vector.space!r} ({wanted.vector.size}); take a dataset of the same analyzer"
         )
     if place != there:
-        learn_words(lm, dataset)
         lm = with_ears(lm, order.ears)
+        learn_words(lm, dataset)
     return lm
 
 

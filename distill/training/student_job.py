@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from distill.training.losses import CHOICES, KINDS, StudentLosses, count_of
 from distill.training.objectives import IGNORE
 from distill.training.packing import mixture, packs
 from distill.training.prepared import Prepared
+from distill.training.pronouncing import phones_of
 from distill.training.stages import HEARS, Source, Stage
 from e2e_model.answer import respond, speak
 from e2e_model.model import SpeechLM
@@ -63,6 +65,8 @@ class StudentJob:
             training: Examples(lm, chance if training else chance.still(), codes, words, writes)
             for training in (True, False)
         }
+        spell = phones_of if lm.speller.ctc == "phones" else lm.speller.ctc_ids
+        self._spell: Callable[[str], list[int] | None] = cache(spell)
         self._total_epochs = max(1.0, stage.schedule.epochs or 1.0)
 
     # What an epoch holds.
@@ -85,13 +89,13 @@ class StudentJob:
         made = packs(lengths, self._capacity, seed=self._seed, epoch=0, shuffle=False)
         return [[items[place] for place in pack] for pack in made]
 
-    @staticmethod
-    def _items(source: str, rows: Sequence[Turn]) -> list[int]:
-        """Rows a source can take: those with a person's speech, or with text alone."""
+    def _items(self, source: str, rows: Sequence[Turn]) -> list[int]:
+        """Rows a source can take: those with a person's speech whose words can be spelt, or with text alone."""
         if source in ("speaking", "listening"):
-            return [k for k, row in enumerate(rows) if row.reply_text and row.reply_duration_s]
+            aloud = [k for k, row in enumerate(rows) if row.reply_text and row.reply_duration_s]
+            return aloud if source == "speaking" else [k for k in aloud if self._spell(rows[k].reply_text or "")]
         if source == "understanding":
-            return [k for k, row in enumerate(rows) if row.user_duration_s and row.user_text]
+            return [k for k, row in enumerate(rows) if row.user_duration_s and self._spell(row.user_text or "")]
         tasks = ("dialogue", "write") if source == "writing" else ("dialogue",)
         return [k for k, row in enumerate(rows) if row.task in tasks and row.user_text and row.reply_text]
 
@@ -176,10 +180,14 @@ class StudentJob:
     def _heard(self, turns: Sequence[Turn]) -> dict[str, Tensor]:
         """Targets of the heads."""
         labels, told = self.lm.config.labels, self.lm.config.told
-        words = [self.lm.speller.ctc_ids(turn.user_text or "") for turn in turns]
+        words = [self._spell(turn.user_text or "") or [] for turn in turns]
+        spelt = sum(
+            len(spoken_words(turn.user_text or "").split()) for turn, ids in zip(turns, words, strict=True) if ids
+        )
         out = {
             "ctc": torch.tensor([unit for one in words for unit in one], dtype=torch.long),
             "ctc_lengths": torch.tensor([len(one) for one in words], dtype=torch.long),
+            "ctc_words": torch.tensor(spelt),
         }
         known = [cues_of(turn, told) for turn in turns]
         for name in CHOICES:
@@ -200,7 +208,7 @@ class StudentJob:
         for mel, (turn, whose) in zip(mels, heard, strict=True):
             states = self.lm.encoder.states_of(len(mel))
             duration_s = getattr(turn, f"{whose}_duration_s")  # as it was said, whatever was made of it
-            made = pieces(turn.user_text or "", turn.user_words, states, duration_s, self.lm.speller.ctc_ids)
+            made = pieces(turn.user_text or "", turn.user_words, states, duration_s, self._spell)
             found += [(ids, before + first, before + end) for ids, first, end in made]
             before += states
         return {
