@@ -69,7 +69,9 @@ class SpeechLM(nn.Module):
         return heard, ctc, cues
 
     def words(self, ctc: Tensor) -> str:
-        """CTC logits [S, units + 1] of one utterance → what is read of them."""
+        """CTC logits [S, units + 1] of one utterance → what is read of them. Phones are nothing to read without a lexicon."""
+        if self.spelling is None and self.speller.ctc == "phones":
+            return ""
         if self.spelling is None:
             return self.speller.ctc_text(ctc.argmax(-1).tolist())
         log_probs = ctc.float().log_softmax(-1).cpu().numpy()

@@ -109,6 +109,7 @@ class Speller:
 
     def ctc_words(self, units: Sequence[int]) -> str:
         """What these units of the CTC head spell."""
+        assert self.ctc != "phones"
         if self.ctc == "tokens":
             return spoken_words(self.text([i - 1 for i in units]))
         return spoken_words("".join(CHARACTERS[i - 1] for i in units))

@@ -20,7 +20,9 @@ from torch import Tensor
 from e2e_model import SpeechLM
 from e2e_model.build import merge_lora
 from e2e_model.errors import CheckpointProblem, ConfigProblem
+from e2e_model.lexicon import PHONES, Lexicon
 from e2e_model.respond import Audio
+from e2e_model.spelling import NGram
 
 WEIGHTS = "model.safetensors"
 
@@ -371,3 +373,21 @@ def test_where_there_is_no_student(tmp_path: Path) -> None:
     (tmp_path / "student.json").write_bytes(b"\x80")
     with pytest.raises(CheckpointProblem, match=r"student\.json: cannot be read"):
         loaded(tmp_path)
+
+
+def test_words_and_how_they_sound_are_kept(tmp_path: Path) -> None:
+    lm = nano()
+    lexicon = Lexicon({"a": ((3,),), "job": ((19, 1, 7), (19, 25, 7))})
+    states = torch.full((4, len(PHONES) + 1), -5.0)
+    states[range(4), [0, 19, 1, 7]] = 5.0
+    assert lm.words(states) == "", "phones alone are no words"
+    lm.learn_words(NGram.of([[1, 2], [2]], units=3, order=2), lexicon)
+    lm.save_pretrained(tmp_path / "student")
+    again = loaded(tmp_path / "student")
+    assert lm.words(states) == again.words(states) == "job"
+    kept = load_file(tmp_path / "student/words.safetensors")
+    assert kept["text"].tolist() == [1, 2, 0, 2, 0]
+    lm.learn_words(NGram.of([[3]], units=4, order=2), lexicon)
+    lm.save_pretrained(tmp_path / "odd")
+    with pytest.raises(CheckpointProblem, match=r"words\.safetensors: not in the 2 units or words"):
+        loaded(tmp_path / "odd")
