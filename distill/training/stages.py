@@ -108,7 +108,7 @@ TABLE: Mapping[StageName, Stage] = {
         "empathise",
         "hear, think, answer, speak: everything at once",
         {"dialogue": 1.0, "speaking": 0.5, "writing": 0.25},
-        ("encoder", "heads", "adapter", "thinker", "vector", "talker"),
+        ("adapter", "thinker", "vector", "talker"),  # ears have learnt from far more voices than dialogues have
         ("heads", "adapter", "thinker", "vector", "talker"),
         {**HEARING, **WRITING, **FEELING, **SPEAKING},
         Schedule(
