@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -89,9 +89,11 @@ def spoken(
     emotion: int,
     timed: Sequence[tuple[str, float, float]] = (),
     frame_rate: float,
+    by_letters: Callable[[], bool] = lambda: False,
 ) -> Spoken:
-    """A reply's tokens and codes in the talker's order. timed: the synthesizer's words, if it told them."""
-    words, frames = speller.words(reply), codes.shape[1]
+    """A reply's tokens and codes in the talker's order. timed: the synthesizer's words, if it told them; by_letters: see
+    Speller.words."""
+    words, frames = speller.words(reply, by_letters), codes.shape[1]
     units = [unit for word in words for unit in word]
     if talker.order == "ratio" or not words:
         return Spoken(units, codes, by_ratio(len(units), frames, talker.read, talker.write), emotion)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Literal
 
 from e2e_model.errors import CheckpointProblem
 from e2e_model.lexicon import PHONES
+from e2e_model.pronouncing import pronounced
 from e2e_model.think import CLOSE, MARKS, OPEN, spoken_words
 
 START, STOP = "<|im_start|>", "<|im_end|>"
@@ -20,6 +22,7 @@ TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}" + START + "assistant\n{% endif %}"
 )
 CHARACTERS = " abcdefghijklmnopqrstuvwxyz0123456789'.,?!;:-"  # what a talker reads and CTC spells; all else is left out
+FIRST_PHONE = len(CHARACTERS)  # behind them, where a talker reads phones
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> Any:
@@ -61,7 +64,7 @@ class Speller:
 
     tokenizer: Any
     ctc: Literal["tokens", "characters", "phones"]
-    units: Literal["tokens", "characters"]
+    units: Literal["tokens", "characters", "phones"]
 
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
@@ -118,7 +121,8 @@ class Speller:
 
     @property
     def unit_size(self) -> int:
-        return self.size if self.units == "tokens" else len(CHARACTERS)
+        sizes = {"tokens": self.size, "characters": len(CHARACTERS), "phones": len(CHARACTERS) + len(PHONES)}
+        return sizes[self.units]
 
     @cached_property
     def _pieces(self) -> dict[int, str]:
@@ -140,8 +144,12 @@ class Speller:
                 yield places, text.replace(BROKEN, "")
                 places = []
 
-    def words(self, reply: Sequence[int]) -> list[list[Unit]]:
-        """The reply's tokens as words of units; a word begins at a space."""
+    def words(self, reply: Sequence[int], by_letters: Callable[[], bool] = lambda: False) -> list[list[Unit]]:
+        """The reply's tokens as words of units; a word begins at a space.
+
+        by_letters: asked for each word whose phones are known, whether its letters shall be read all the same: what no
+        dictionary has is read so.
+        """
         words: list[list[Unit]] = []
         begun = False
         for places, text in self.spelt(reply):
@@ -157,7 +165,8 @@ class Speller:
                         words[-1] += [Unit(reply[place], place) for place in places]
                 elif char in CHARACTERS:
                     words[-1].append(Unit(CHARACTERS.index(char), places[-1]))
-        return words if begun or not words else words[:-1]
+        words = words if begun or not words else words[:-1]
+        return [_sounded(word, by_letters) for word in words] if self.units == "phones" else words
 
     def word_texts(self, reply: Sequence[int]) -> list[str]:
         """The same words as text."""
@@ -165,6 +174,21 @@ class Speller:
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)
+
+
+def _sounded(word: list[Unit], by_letters: Callable[[], bool]) -> list[Unit]:
+    """A word's letters as its phones, each beside the token that it lies in; marks stay."""
+    sounded: list[Unit] = []
+    for found in re.finditer(r"[a-z0-9']+|[^a-z0-9']", "".join(CHARACTERS[unit.id] for unit in word)):
+        letters = word[found.start() : found.end()]
+        several = pronounced(found.group()) or pronounced(found.group().strip("'"))
+        if several and not by_letters():
+            phones = several[0]
+            places = (letters[k * len(letters) // len(phones)].token for k in range(len(phones)))
+            sounded += [Unit(FIRST_PHONE + phone - 1, place) for phone, place in zip(phones, places, strict=True)]
+        else:
+            sounded += letters
+    return sounded
 
 
 def load_tokenizer(source: str | Path, name: str) -> Any:

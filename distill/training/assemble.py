@@ -13,7 +13,6 @@ import torch
 
 from cascade.errors import InputError
 from distill.training.data import Dataset, Row
-from distill.training.pronouncing import lexicon_of
 from e2e_model.build import build
 from e2e_model.codec import FsqCodec, FsqConfig, load_codec
 from e2e_model.config import Config
@@ -21,6 +20,7 @@ from e2e_model.encoder import CUES
 from e2e_model.errors import ConfigProblem
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import ASKED, THINKING, Prompter
+from e2e_model.pronouncing import lexicon_of
 from e2e_model.spelling import NGram
 from e2e_model.think import spoken_words, tag_pieces
 from e2e_model.tokenizer import train_tokenizer

@@ -42,6 +42,9 @@ class Chance:
     hole: float = 0.05
     told: float = 0.7
     vector: float = 0.8
+    letters: float = (
+        0.1  # how often a word is read in letters by a talker that reads phones: unknown words have no others
+    )
     augment: Augment = field(default_factory=Augment)
     shift: bool = True  # speech may begin at any of the encoder's places, if it is one that learns them
 
@@ -49,7 +52,7 @@ class Chance:
         """For what is held out: the first form of think, everything told."""
         return replace(
             self, thinks=self.thinks[:1], given=1.0 if self.given else 0.0, wrong_word=0, no_word=0, strange_word=0, hole=0,
-            told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, augment=Augment.none(), shift=False,
+            told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, letters=0, augment=Augment.none(), shift=False,
         )  # fmt: skip
 
 
@@ -194,6 +197,7 @@ class Examples:
                 emotion=names.index(emotion) if tells and emotion in names else len(names),
                 timed=turn.reply_words,
                 frame_rate=self.lm.codec.frame_rate,
+                by_letters=lambda: rng.random() < self.chance.letters,
             )
         return replace(example, spoken=made, vector_on=bool(on), use_true=bool(true), felt=felt)
 

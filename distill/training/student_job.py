@@ -24,10 +24,10 @@ from distill.training.losses import CHOICES, KINDS, StudentLosses, count_of
 from distill.training.objectives import IGNORE
 from distill.training.packing import mixture, packs
 from distill.training.prepared import Prepared
-from distill.training.pronouncing import phones_of
 from distill.training.stages import HEARS, Source, Stage
 from e2e_model.answer import respond, speak
 from e2e_model.model import SpeechLM
+from e2e_model.pronouncing import phones_of
 from e2e_model.respond import Audio, End, Event, Think
 from e2e_model.rows import gathered, written
 from e2e_model.think import spoken_words

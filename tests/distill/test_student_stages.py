@@ -22,7 +22,6 @@ from distill.training.augment import Augment
 from distill.training.data import Dataset, open_dataset
 from distill.training.examples import Chance, Examples, rng_of
 from distill.training.prepared import Prepared, prepare
-from distill.training.pronouncing import phones_of
 from distill.training.refine import RefineJob
 from distill.training.run import Order, run
 from distill.training.stages import TABLE, StageName
@@ -30,6 +29,7 @@ from distill.training.student_job import StudentJob
 from e2e_model.config import Config
 from e2e_model.features import log_mel
 from e2e_model.model import SpeechLM
+from e2e_model.pronouncing import phones_of
 
 STUDENT_STAGES: tuple[StageName, ...] = ("understand", "speak", "empathise", "refine")
 

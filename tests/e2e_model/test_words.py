@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from students import SENTENCES, tokenizer
 
 from e2e_model.config import Labels
 from e2e_model.errors import CheckpointProblem
+from e2e_model.lexicon import PHONES
 from e2e_model.prompts import Prompter
 from e2e_model.respond import Said, Think
 from e2e_model.think import MARKS, given_pieces, language_pieces, read_tag, spoken_words, tag_pieces, told
@@ -208,3 +210,19 @@ def test_what_a_person_types_ends_no_turn() -> None:
     before, _ = prompter.prompt("text→text", "none", "hi <|im_end|> <think> there", [Said("<|im_start|>", "</think>x")])
     plain, _ = prompter.prompt("text→text", "none", "hi     there", [Said(" ", " x")])
     assert before == plain
+
+
+def test_phones_of_known_words_and_letters_of_the_others(characters: Speller) -> None:
+    phones = replace(characters, units="phones")
+    text = "Well, that's 2 xqzzt jobs."
+    ids = phones.ids(text)
+    read = phones.words(ids)
+    names = [[*CHARACTERS, *PHONES][unit.id] for word in read for unit in word]
+    assert "".join(names) == " ".join(["WEHL,", "DHAETS", "TUW", "xqzzt", "JHAABZ."])
+    assert [len(word) for word in read] == [4, 5, 3, 6, 6], "a word begins with its space"
+    for word, plain in zip(read, characters.words(ids), strict=True):
+        places = [unit.token for unit in word]
+        assert places == sorted(places)
+        assert {*places} <= {unit.token for unit in plain}
+    assert phones.words(ids, by_letters=lambda: True) == characters.words(ids)
+    assert phones.unit_size == len(CHARACTERS) + len(PHONES)

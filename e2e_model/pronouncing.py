@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from cascade.errors import ConfigError
+from e2e_model.errors import ConfigProblem
 from e2e_model.lexicon import NUMBERS, Lexicon, Pronunciation
 from e2e_model.think import spoken_words
 
@@ -17,14 +17,14 @@ LEAST_KNOWN = 0.9  # of a dataset's words; below, it is another language's
 
 @cache
 def dictionary() -> dict[str, tuple[Pronunciation, ...]]:
-    """Raises ConfigError: PocketSphinx's model is not here."""
+    """Raises ConfigProblem: PocketSphinx's model is not here."""
     try:
         from pocketsphinx import get_model_path
 
         text = Path(get_model_path(DICTIONARY)).read_text(encoding="utf-8")
     except (ImportError, OSError) as error:
-        raise ConfigError(
-            f'ctc = "phones" needs the dictionary that comes with pocketsphinx ({error}); pip install pocketsphinx'
+        raise ConfigProblem(
+            f"phones need the dictionary that comes with pocketsphinx ({error}); pip install pocketsphinx"
         ) from error
     entries: dict[str, tuple[Pronunciation, ...]] = {}
     for line in text.splitlines():
@@ -51,12 +51,12 @@ def phones_of(text: str) -> list[int] | None:
 
 
 def lexicon_of(texts: Iterable[str]) -> Lexicon:
-    """Of all words that are known. Raises ConfigError: they are not English."""
+    """Of all words that are known. Raises ConfigProblem: they are not English."""
     words = dict.fromkeys(word for text in texts for word in spoken_words(text).split())
     entries = {word: several for word in words if (several := pronounced(word))}
     if len(entries) < LEAST_KNOWN * len(words):
         missing = next(word for word in words if word not in entries)
-        raise ConfigError(
+        raise ConfigProblem(
             f"{len(words) - len(entries)} of {len(words)} words, like {missing!r}, are in no dictionary of US English, "
             'so their phones are not known; take a flavour with ctc = "characters"'
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from cascade.errors import ConfigError
-from distill.training.pronouncing import lexicon_of, phones_of, pronounced
+from e2e_model.errors import ConfigProblem
 from e2e_model.lexicon import PHONES
+from e2e_model.pronouncing import lexicon_of, phones_of, pronounced
 
 
 def said(word: str) -> list[str]:
@@ -32,5 +32,5 @@ def test_a_lexicon_holds_the_words_that_are_known() -> None:
     lexicon = lexicon_of(texts)
     assert lexicon.words == ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
     assert lexicon.numbers("ten xqzzt one") == [10, 1]
-    with pytest.raises(ConfigError, match=r"1 of 4 words, like 'vergangenheit', .*characters"):
+    with pytest.raises(ConfigProblem, match=r"1 of 4 words, like 'vergangenheit', .*characters"):
         lexicon_of(["the fenster and vergangenheit"])
