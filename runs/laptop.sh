@@ -3,7 +3,7 @@
 #
 #   runs/laptop.sh [short|long] [FOLDER]     short: about an hour; long: an evening. Interrupted, the same line goes on.
 #
-# Ears (understand) and voice (codec, speak) share nothing but the tokens' spelling, so each learns on a core of its own.
+# Ears (understand) and voice (codec, speak) share nothing, so each learns on a core of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 size=${1:-short} out=${2:-runs/laptop-${1:-short}} flavour=nano
