@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 # Many small matrices on few cores: more threads than one only get in each other's way.
 export OMP_NUM_THREADS = 1
 
-.PHONY: chat test check format clean
+.PHONY: chat test cover check format clean
 
 chat: $(VENV)/.core
 	@$(BIN)/attune chat --example
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+cover: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -72,10 +72,11 @@ class StudentJob:
     # What an epoch holds.
 
     def packs(self, epoch: int) -> Sequence[list[Item]]:
-        sizes: dict[str, int] = {source: len(self._items(source, self._train)) for source in self.stage.sources}
+        of = {source: self._items(source, self._train) for source in self.stage.sources}
+        sizes: dict[str, int] = {source: len(places) for source, places in of.items()}
         weights: dict[str, float] = {source: weight for source, weight in self.stage.sources.items() if sizes[source]}
         chosen = mixture(sizes, weights, seed=self._seed, epoch=epoch)
-        items = [(source, self._items(source, self._train)[place]) for source, place in chosen]
+        items = [(source, of[source][place]) for source, place in chosen]
         lengths = [self._length(source, self._train[place]) for source, place in items]
         made = packs(lengths, self._capacity, seed=self._seed, epoch=epoch)
         return [[items[place] for place in pack] for pack in made]

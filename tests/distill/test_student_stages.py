@@ -149,6 +149,17 @@ def test_replies_are_listened_to_as_words_of_nobody(dataset: Dataset, places: Pa
     assert {source for pack in job.held_out() for source, _ in pack} == {"understanding"}
 
 
+def test_an_epoch_looks_through_the_rows_once_a_source(
+    dataset: Dataset, places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once an item would be minutes an epoch of ten thousands of rows."""
+    job, looked = job_of("empathise", student("nano", dataset, places), dataset, tmp_path), list[str]()
+    look = job._items
+    monkeypatch.setattr(job, "_items", lambda source, rows: looked.append(source) or look(source, rows))
+    assert sum(map(len, job.packs(0))) > len(looked)
+    assert sorted(looked) == sorted(job.stage.sources)
+
+
 def test_true_vectors_give_way_to_predicted_ones(dataset: Dataset, places: Path, tmp_path: Path) -> None:
     job = job_of("empathise", student("nano", dataset, places), dataset, tmp_path)
     epochs = int(TABLE["empathise"].schedule.epochs or 0)
