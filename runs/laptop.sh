@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 size=${1:-short} out=${2:-runs/laptop-${1:-short}} flavour=nano
 case $size in
   tiny)  # nothing is learnt in it: it shows that every step leaves what the next one needs
-    data=(--turns 24 --listen 12 --speak 6 --unclear 6 --write 12) flavour=runs/tiny.toml items=tiny
-    codec=20 understand=12 speak=12 empathise=4 refine=2 compared=(--paced 2 --rounds 1 --scored 0 --system cascade) ;;
+    data=(--turns 24 --listen 12 --speak 6 --unclear 6 --write 12) flavour=runs/tiny.toml items=trial
+    codec=20 understand=12 speak=12 empathise=4 refine=2 compared=(--paced 1 --rounds 1 --scored 0 --system cascade) ;;
   short)
     data=(--turns 700 --listen 2000 --speak 500 --unclear 60 --write 4000) items=tiny
     codec=500 understand=700 speak=500 empathise=100 refine=6 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EVERY_S, EVERY_S_IN_A_LOG = 0.5, 15.0
 CPUS = os.cpu_count() or 1
-SIZES = ("tiny", "small", "full")
+SIZES = ("trial", "tiny", "small", "full")
 
 
 @click.command()
@@ -38,7 +38,7 @@ SIZES = ("tiny", "small", "full")
     "--items",
     default="small",
     show_default=True,
-    help="Attune-eval tiny, small or full (32, 300, 1,750 items), or a set of items: RUN/items of an earlier run.",
+    help="Attune-eval trial, tiny, small or full (8, 32, 300, 1,750 items), or a set of items: RUN/items of an earlier run.",
 )
 @click.option(
     "--own",

@@ -36,7 +36,7 @@ from distill.teaching.scenarios.grammar import Drawing, Family, Kind, grammar, p
 from distill.teaching.scenarios.plan import fingerprint, normal, seed_of
 from distill.teaching.voices import USER_EMOTIONS, Speaker, UserEmotion, cast_of
 
-Size = Literal["tiny", "small", "full"]
+Size = Literal["trial", "tiny", "small", "full"]
 T = TypeVar("T", bound=Hashable)
 
 
@@ -49,7 +49,12 @@ class Counts:
     requests: int
 
 
-SIZES: dict[Size, Counts] = {"tiny": Counts(4, 4, 4), "small": Counts(40, 40, 20), "full": Counts(280, 140, 70)}
+SIZES: dict[Size, Counts] = {
+    "trial": Counts(1, 1, 1),
+    "tiny": Counts(4, 4, 4),
+    "small": Counts(40, 40, 20),
+    "full": Counts(280, 140, 70),
+}
 EVENTS: tuple[SimulatedEvent, ...] = get_args(SimulatedEvent)
 FELT: tuple[SimulatedEvent, ...] = ("laugh", "cry", "scream", "sigh")  # events that carry a feeling of their own
 # Events that go with a feeling.

@@ -72,7 +72,7 @@ class StudentJob:
     # What an epoch holds.
 
     def packs(self, epoch: int) -> Sequence[list[Item]]:
-        of = {source: self._items(source, self._train) for source in self.stage.sources}
+        of: dict[str, list[int]] = {source: self._items(source, self._train) for source in self.stage.sources}
         sizes: dict[str, int] = {source: len(places) for source, places in of.items()}
         weights: dict[str, float] = {source: weight for source, weight in self.stage.sources.items() if sizes[source]}
         chosen = mixture(sizes, weights, seed=self._seed, epoch=epoch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +23,7 @@ from cascade.reasoning.understanding import understand
 from cascade.turn import AGES, GENDERS, Cues, EmotionCue, Transcript
 from distill.comparison import attune_eval, eval_plan
 from distill.comparison.attune_eval import ItemSet, build, leaks_into, open_items, own_plan
-from distill.comparison.eval_plan import EVENTS, PAIRS, Counts, PlannedItem, dealt, plan_sha256, planned_items
+from distill.comparison.eval_plan import EVENTS, PAIRS, PlannedItem, dealt, plan_sha256, planned_items
 from distill.comparison.instructions import CHECK_KINDS, follows, instructions
 from distill.comparison.records import EVAL_TASKS, Check
 from distill.teaching.dataset.facts import Facts
@@ -189,27 +189,24 @@ def test_every_kind_is_asked_for_in_several_ways() -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ItemSet]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> ItemSet:
     """One item of a task, and one pair, built with an interruption."""
     folder = tmp_path_factory.mktemp("eval") / "set"
-    sizes = eval_plan.SIZES | {"tiny": Counts(1, 1, 1)}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(eval_plan, "SIZES", sizes)
-        with pytest.raises(KeyboardInterrupt):
-            build(folder, "tiny", 0, interrupt_at(3))
-        with pytest.raises(InputError, match="not finished"):
-            open_items(folder)
-        cut = sorted((folder / "items").iterdir())
-        assert len(cut) == 3
-        cut[0].write_bytes(cut[0].read_bytes()[:9000])
-        (folder / "items" / ".emotion-0001.wav.x.part").write_bytes(b"RIFF")
-        before = {path.name: path.stat().st_mtime_ns for path in cut}
-        calls: list[tuple[int, int]] = []
-        whole = build(folder, "tiny", 0, lambda done, of: calls.append((done, of)))
-        assert calls == [(done, 8) for done in range(9)]
-        again = {name: (folder / "items" / name).stat().st_mtime_ns for name in before}
-        assert [name for name in before if before[name] != again[name]] == [cut[0].name]
-        yield whole
+    with pytest.raises(KeyboardInterrupt):
+        build(folder, "trial", 0, interrupt_at(3))
+    with pytest.raises(InputError, match="not finished"):
+        open_items(folder)
+    cut = sorted((folder / "items").iterdir())
+    assert len(cut) == 3
+    cut[0].write_bytes(cut[0].read_bytes()[:9000])
+    (folder / "items" / ".emotion-0001.wav.x.part").write_bytes(b"RIFF")
+    before = {path.name: path.stat().st_mtime_ns for path in cut}
+    calls: list[tuple[int, int]] = []
+    whole = build(folder, "trial", 0, lambda done, of: calls.append((done, of)))
+    assert calls == [(done, 8) for done in range(9)]
+    again = {name: (folder / "items" / name).stat().st_mtime_ns for name in before}
+    assert [name for name in before if before[name] != again[name]] == [cut[0].name]
+    return whole
 
 
 def interrupt_at(count: int) -> attune_eval.Progress:
@@ -226,7 +223,7 @@ def copied(made: ItemSet, tmp_path: Path) -> Path:
 
 
 def test_a_set_is_16_khz_files_and_their_hashes(made: ItemSet) -> None:
-    assert made.name == "Attune-eval tiny"
+    assert made.name == "Attune-eval trial"
     assert [item.task for item in made.items] == [*FIVE, "contrast", "contrast", "instruction"]
     for item in made.items:
         wave = read_speech(made.folder / item.audio.path)
@@ -237,9 +234,8 @@ def test_a_set_is_16_khz_files_and_their_hashes(made: ItemSet) -> None:
     assert made.items[-1].check is not None
 
 
-def test_the_same_plan_makes_the_same_sound(made: ItemSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(eval_plan, "SIZES", eval_plan.SIZES | {"tiny": Counts(1, 1, 1)})
-    items = {item.id: item for item in planned_items("tiny", 0)}
+def test_the_same_plan_makes_the_same_sound(made: ItemSet) -> None:
+    items = {item.id: item for item in planned_items("trial", 0)}
     for name in ("event-0001", "contrast-0002"):
         wave = attune_eval._sound(items[name])
         assert np.array_equal(wave.samples, read_speech(made.folder / "items" / f"{name}.wav").samples)

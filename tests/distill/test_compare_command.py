@@ -140,7 +140,7 @@ def test_other_items_than_it_began_with_are_refused(order: Order, tmp_path: Path
         (["--system", "nowhere"], "holds no student (student.json); legal: cascade, student, or a student's folder"),
         (["--system", "cascade", "--system", "cascade"], "two systems are called 'cascade'"),
         (["--system", "cascade:name=../up"], "cannot be its name"),
-        (["--items", "nowhere"], "legal: tiny, small, full, or the folder of a set of items"),
+        (["--items", "nowhere"], "legal: trial, tiny, small, full, or the folder of a set of items"),
         (["--learnt-from", "."], "holds no dataset (manifest.json); give a folder that attune teach made"),
         (["--votes", __file__], "broken JSON"),
         (["--judge-url", "http://localhost:1/v1"], "--judge-url and --judge-model go together"),
