@@ -115,7 +115,7 @@ def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> Spe
 
 
 def learn_words(lm: SpeechLM, dataset: Dataset) -> None:
-    """What people say in this dataset: its ears spell by it. Raises ConfigError: phones, and words that have none."""
+    """What people say in this dataset: its ears spell by it. Raises ConfigProblem: phones, and words that have none."""
     texts = [row.user_text for row in dataset.rows("train") if row.user_text]
     order = lm.config.spelling.order
     if lm.speller.ctc == "phones":
