@@ -121,17 +121,38 @@ class Speaking:
         self.last = self.row.push(self.talker.emotions(told))[-1]
         self.vector: Tensor | None = None  # [1, V]
         self.words_read = self.units_read = self.since_read = self.frames = self.steps = 0
+        self.near: list[Tensor] = []  # [1, D] each: the units as they are without their neighbours
+        self.at: Tensor | None = None  # [1, D] the unit that is spoken
 
     def read(self, units: Sequence[Unit], states: Sequence[Tensor]) -> None:
         """Units with the thinker's states [H] of the tokens they belong to."""
-        if not units:
+        if units:
+            self.last = self.row.push(self._embedded(units, states))[-1]
+
+    def read_next(self, known: Sequence[Unit], states: Sequence[Tensor]) -> None:
+        """The next of all units as far as they are known, which is as far as this one's neighbours."""
+        beside = self.talker.beside
+        assert beside is not None, "this talker reads its units one by one"
+        if self.units_read == len(known):
             return
+        until = self.units_read + beside.reach + 1
+        if new := known[len(self.near) : until]:
+            self.near += self._embedded(new, states).split(1)
+        first = max(0, self.units_read - beside.reach)
+        near = torch.cat(self.near[first:until])
+        made = beside(near, near.new_zeros(len(near), dtype=torch.long))
+        self.at = made[self.units_read - first][None]
+        self.last = self.row.push(self.at)[-1]
+        self.units_read += 1
+
+    def _embedded(self, units: Sequence[Unit], states: Sequence[Tensor]) -> Tensor:
+        """[U, D]."""
         assert self.vector is not None, "the vector comes before the first unit"
         ids = torch.tensor([unit.id for unit in units], device=self.last.device)
         hidden = torch.stack([states[unit.token] for unit in units])
         wanted = self.manner.vector and self.lm.config.vector.size > 0  # no data: the head has learnt nothing
         on = torch.full((len(units),), wanted, device=ids.device)
-        self.last = self.row.push(self.talker.embed_units(ids, hidden, self.vector.expand(len(units), -1), on))[-1]
+        return self.talker.embed_units(ids, hidden, self.vector.expand(len(units), -1), on)
 
     def ask(self) -> None:
         """The place of a READ."""
@@ -161,7 +182,8 @@ class Speaking:
                 logits = self.talker.depth.logits(hidden, first, codes[:, 1:])[-1][0]
                 book = sampled(logits, self.manner.speech_temperature, self.chance)
                 codes = torch.cat([codes, torch.tensor([[book]], device=codes.device)], 1)
-        self.last = self.row.push(self.talker.embed_frames(codes))[-1]
+        frame = self.talker.embed_frames(codes)
+        self.last = self.row.push(frame if self.at is None else frame + self.at)[-1]
         self.since_read += 1
         self.frames += 1
         return codes[0]
@@ -255,12 +277,13 @@ def _aloud(lm: SpeechLM, thinking: Thinking, speaking: Speaking) -> Generator[Ev
         return True
     while speaking.frames < most:
         left = yield from _left(lm, thinking, speaking)
-        made = speaking.write(may_read=left and speaking.how.order == "words", may_end=not left)
+        made = speaking.write(may_read=left and speaking.how.order != "ratio", may_end=not left)
         if isinstance(made, str):
             ended = made == "end"
             if ended:
                 break
-            speaking.ask()
+            if speaking.how.order == "words":
+                speaking.ask()
             yield from _read(lm, thinking, speaking)
             continue
         frames.append(made)
@@ -314,6 +337,13 @@ def _read(lm: SpeechLM, thinking: Thinking, speaking: Speaking, beginning: bool 
         words = _words(lm, thinking)[speaking.words_read : wanted]
         speaking.words_read += len(words)
         units = [unit for word in words for unit in word]
+    elif speaking.how.order == "units":
+        wanted = speaking.units_read + speaking.how.ahead + 1  # it, and what comes after it
+        while sum(map(len, _words(lm, thinking))) < wanted and (piece := thinking.more()) is not None:
+            yield Text(piece)
+        known = [unit for word in _words(lm, thinking) for unit in word]
+        speaking.read_next(known, thinking.states)
+        return
     else:
         wanted = speaking.units_read + speaking.how.read
         while sum(map(len, _words(lm, thinking))) < wanted and (piece := thinking.more()) is not None:

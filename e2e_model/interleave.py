@@ -1,15 +1,17 @@
 """In which order the talker reads units of text and writes frames of speech: small functions from lists to lists.
 
-An order is a list of steps: ("unit", i), ("frame", t), ("read", 0) – the talker asks for the next word – and ("end", 0).
+An order is a list of steps: ("unit", i), ("frame", t), ("read", 0) – the talker asks for the next word –, ("next", i) – it asks
+for the next unit, which stands where the question was – and ("end", 0).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import SequenceMatcher
+from itertools import accumulate
 from typing import Literal
 
-Step = tuple[Literal["unit", "frame", "read", "end"], int]
+Step = tuple[Literal["unit", "frame", "read", "next", "end"], int]
 
 
 def by_words(units: Sequence[int], frames: Sequence[int], ahead: int) -> list[Step]:
@@ -32,6 +34,18 @@ def by_words(units: Sequence[int], frames: Sequence[int], ahead: int) -> list[St
         written += count
         if k + ahead + 1 < len(units):
             steps += [("read", 0), *word(k + ahead + 1)]
+    return [*steps, ("end", 0)]
+
+
+def by_units(frames: Sequence[int]) -> list[Step]:
+    """Each unit is read when the talker comes to speak it: it always knows where in the text it is, as a neural transducer does
+    (Mehta et al., Neural HMMs are all you need, arXiv 2108.13320). frames: how many each unit has."""
+    steps: list[Step] = []
+    written = 0
+    for unit, count in enumerate(frames):
+        steps.append(("next" if unit else "unit", unit))
+        steps += [("frame", t) for t in range(written, written + count)]
+        written += count
     return [*steps, ("end", 0)]
 
 
@@ -62,11 +76,11 @@ def frames_by_times(ends_s: Sequence[float], frames: int, frame_rate: float) -> 
     return [*edges, frames - before]
 
 
-def frames_by_letters(letters: Sequence[int], frames: int) -> list[int]:
-    """The same where no times are known: in proportion to the letters."""
-    total, before, out = max(1, sum(letters)), 0, []
-    for k in range(1, len(letters)):
-        edge = round(frames * sum(letters[:k]) / total)
+def frames_by_share(shares: Sequence[float], frames: int) -> list[int]:
+    """The same where no times are known: in proportion to the shares, such as a word's letters."""
+    total, before, out = sum(shares) or 1, 0, []
+    for share in list(accumulate(shares))[:-1]:
+        edge = round(frames * share / total)
         out.append(edge - before)
         before = edge
     return [*out, frames - before]

@@ -19,6 +19,18 @@ PHONES = (
 # fmt: on
 NUMBERS = {phone: number for number, phone in enumerate(PHONES, start=1)}  # 0 is CTC's blank
 
+# How long they last, in milliseconds: least squares over 41,000 words of Flite's rms, of whose lengths it explains .89 of the
+# variance. Where a word begins and ends is known; how its phones share it is guessed from these.
+# fmt: off
+LENGTHS = dict(zip(PHONES, (
+    68, 89, 40, 99, 197, 149, 121, 125, 93, 58, 47, 107, 124, 149, 102,
+    72, 25, 107, 181, 91, 127, 112, 94, 130, 123, 241, 112,
+    59, 157, 169, 87, 117, 29, 84, 106, 112, 84, 137, 65,
+), strict=True))
+# fmt: on
+PAUSES = {" ": 39, ".": 728, "?": 651, "!": 534, ";": 398, ":": 398, ",": 157, "-": 139}
+LETTER = 80
+
 Pronunciation = tuple[int, ...]
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from e2e_model.config import Talker
-from e2e_model.interleave import Step, by_ratio, by_words, frames_by_letters, frames_by_times, word_ends
+from e2e_model.interleave import Step, by_ratio, by_units, by_words, frames_by_share, frames_by_times, word_ends
 from e2e_model.prompts import Row
 from e2e_model.tokenizer import Speller, Unit
 
@@ -63,6 +63,7 @@ class Written(Moves):
     unit_sample: Tensor  # [U]
     frame_at: Tensor  # [F]
     frames: Tensor  # [F, K] codes
+    frame_unit: Tensor  # [F] the unit that was read last
     read_at: Tensor  # [R]
     lengths: list[int]  # places of each sample
     ask_at: Tensor  # [Q] places whose next token counts
@@ -95,15 +96,32 @@ def spoken(
     Speller.words."""
     words, frames = speller.words(reply, by_letters), codes.shape[1]
     units = [unit for word in words for unit in word]
-    if talker.order == "ratio" or not words:
+    if talker.order == "ratio" or not units:
         return Spoken(units, codes, by_ratio(len(units), frames, talker.read, talker.write), emotion)
     texts = speller.word_texts(reply)
     ends = word_ends(texts, timed, frames / frame_rate) if len(texts) == len(words) else None
     if ends is None:
-        shares = frames_by_letters([len(word) for word in words], frames)
+        shares = frames_by_share([len(word) for word in words], frames)
     else:
         shares = frames_by_times(ends, frames, frame_rate)
+    if talker.order == "units":
+        return Spoken(units, codes, by_units(_frames_of_units(speller, words, shares)), emotion)
     return Spoken(units, codes, by_words([len(word) for word in words], shares, talker.ahead), emotion)
+
+
+def _frames_of_units(speller: Speller, words: Sequence[Sequence[Unit]], frames: Sequence[int]) -> list[int]:
+    """How many frames each unit has, from those of the words; those of a word that cannot be read are its neighbour's."""
+    made: list[int] = []
+    left = 0
+    for word, count in zip(words, frames, strict=True):
+        if word:
+            made += frames_by_share([speller.length(unit) for unit in word], count + left)
+            left = 0
+        elif made:
+            made[-1] += count
+        else:
+            left += count
+    return made
 
 
 def gathered(rows: Sequence[Row], audio_lengths: list[int], speech_of: list[int], states: int) -> Rows:
@@ -153,8 +171,8 @@ def written(spoken: Sequence[Spoken], reply_at: Sequence[Sequence[int]], *, read
         for kind, index in one.steps:
             if kind != "unit":
                 out["ask_at"].append(place - 1)
-                out["asked"].append({"frame": int(one.codes[0, index]), "read": read, "end": end}[kind])
-            if kind == "unit":
+                out["asked"].append(int(one.codes[0, index]) if kind == "frame" else end if kind == "end" else read)
+            if kind in ("unit", "next"):
                 out["unit_at"].append(place)
                 out["units"].append(one.units[index].id)
                 out["unit_state"].append(places[one.units[index].token])
@@ -162,6 +180,7 @@ def written(spoken: Sequence[Spoken], reply_at: Sequence[Sequence[int]], *, read
             elif kind == "frame":
                 out["frame_at"].append(place)
                 out["frame_from"].append(place - 1)
+                out["frame_unit"].append(len(out["units"]) - 1)
                 frames.append(one.codes[:, index])
             elif kind == "read":
                 out["read_at"].append(place)

@@ -68,6 +68,7 @@ class Talker(nn.Module):
         self.units = nn.Embedding(units, width)
         self.codes = Codes(codebook_size + 2, width, part.code_rank)
         self.fusion = Fusion(hidden, width, max(1, config.vector.size), part.gate)
+        self.beside = Beside(width, part.ahead) if part.order == "units" else None
         self.decoder = causal_model(part.model)
         self.depth = Depth(part.depth or {}, width, codebook_size, self.codebooks) if self.codebooks > 1 else None
         for table in (self.emotions, self.units):
@@ -87,16 +88,41 @@ class Talker(nn.Module):
         """The row [P, D]. states: the thinker's [T, H]; vector [N, V]."""
         sample = written.unit_sample
         units = self.embed_units(written.units, states[written.unit_state], vector[sample], vector_on[sample])
+        frames = self.embed_frames(written.frames).to(units.dtype)
+        if self.beside is not None:
+            units = self.beside(units, sample).to(units.dtype)
+            frames = frames + units[written.frame_unit]  # what it is at, in every frame
         row = units.new_zeros(sum(written.lengths), units.shape[-1])
         row = row.index_copy(0, written.begin_at, self.emotions(written.emotion).to(units.dtype))
         row = row.index_copy(0, written.unit_at, units)
-        row = row.index_copy(0, written.frame_at, self.embed_frames(written.frames).to(units.dtype))
+        row = row.index_copy(0, written.frame_at, frames)
         reads = self.codes(written.read_at.new_full((1,), self.read)).to(units.dtype)
         return row.index_copy(0, written.read_at, reads.expand(len(written.read_at), -1))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[Q, D] → [Q, codes + 2]."""
         return self.codes.logits(hidden)
+
+
+class Beside(nn.Module):
+    """Each unit with `reach` units on either side: how a phone sounds depends on its neighbours."""
+
+    def __init__(self, width: int, reach: int) -> None:
+        super().__init__()
+        self.reach, narrow = reach, width // 4
+        self.fall = nn.Linear(width, narrow)
+        self.mix = nn.Linear((2 * reach + 1) * narrow, width)
+        self.rise = nn.Linear(width, width)
+
+    def forward(self, units: Tensor, sample: Tensor) -> Tensor:
+        """units [U, D] of the samples [U] they belong to, one behind the other → [U, D]."""
+        places = torch.arange(len(units), device=units.device)[:, None]
+        beside = places + torch.arange(-self.reach, self.reach + 1, device=units.device)  # [U, 2 R + 1]
+        inside = beside.clamp(0, max(0, len(units) - 1))
+        own = (inside == beside) & (sample[inside] == sample[:, None])
+        near = self.fall(units)[inside].where(own[:, :, None], 0.0)
+        out: Tensor = units + self.rise(F.gelu(self.mix(near.flatten(1))))
+        return out
 
 
 class Codes(nn.Module):

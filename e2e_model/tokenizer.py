@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from e2e_model.errors import CheckpointProblem
-from e2e_model.lexicon import PHONES
+from e2e_model.lexicon import LENGTHS, LETTER, PAUSES, PHONES
 from e2e_model.pronouncing import pronounced
 from e2e_model.think import CLOSE, MARKS, OPEN, spoken_words
 
@@ -167,6 +167,14 @@ class Speller:
                     words[-1].append(Unit(CHARACTERS.index(char), places[-1]))
         words = words if begun or not words else words[:-1]
         return [_sounded(word, by_letters) for word in words] if self.units == "phones" else words
+
+    def length(self, unit: Unit) -> float:
+        """How long it usually lasts, in milliseconds."""
+        if self.units == "tokens":
+            return LETTER * max(1, len(self.piece(unit.id)))
+        if unit.id >= FIRST_PHONE:
+            return LENGTHS[PHONES[unit.id - FIRST_PHONE]]
+        return PAUSES.get(CHARACTERS[unit.id], LETTER)
 
     def word_texts(self, reply: Sequence[int]) -> list[str]:
         """The same words as text."""

@@ -301,6 +301,8 @@ def _student_stage(
         by_heart=order.by_heart,
     )
     job.flops_per_token = flops_per_token(job)
+    if (unspelt := job.unspelt()) and is_first():
+        tell(f"{stage.name}: {unspelt:,} turns are left out: they hold words that the dictionary lacks")
     result = train(job, stage.schedule, order.out, seed=order.seed, resume=order.resume, tell=tell)
     checkpoints.use_best(order.out / stage.name, job.model)
     lm.cpu().eval()

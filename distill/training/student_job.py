@@ -100,6 +100,14 @@ class StudentJob:
         tasks = ("dialogue", "write") if source == "writing" else ("dialogue",)
         return [k for k, row in enumerate(rows) if row.task in tasks and row.user_text and row.reply_text]
 
+    def unspelt(self) -> int:
+        """Training rows whose speech is there, and is not heard here because no dictionary has one of its words."""
+        if "understanding" not in self.stage.sources:
+            return 0
+        return sum(
+            bool(row.user_text and row.user_duration_s and not self._spell(row.user_text)) for row in self._train
+        )
+
     def _length(self, source: str, turn: Turn) -> int:
         """Upper bound of its states and tokens: bytes bound the tokens of any text."""
         text = len((turn.user_text or "").encode()) + len((turn.reply_text or "").encode())

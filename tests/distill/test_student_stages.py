@@ -264,3 +264,17 @@ def test_another_codec_is_refused_before_training(tiny: Config, codec: Path, dat
     start = tmp_path / "one" / "student"
     with pytest.raises(InputError, match="tokens of another codec"):
         run(order_of(tiny, dataset, tmp_path / "two", tmp_path / "other", start=start), quiet, quiet)
+
+
+def test_turns_that_no_dictionary_can_spell_are_counted(places: Path, tmp_path: Path) -> None:
+    """They are not heard in training, and whoever trains is told so."""
+    samples = usual_samples()
+    first = next(k for k, one in enumerate(samples) if one.user_speech and one.scenario.split == "train")
+    strange = dataclasses.replace(samples[first].scenario, text="My friend Xqzvwy moved away.")
+    samples[first] = dataclasses.replace(samples[first], scenario=strange)
+    write_dataset(tmp_path / "data", samples, block=10)
+    finished(tmp_path / "data", {"seed": 7}, Facts.of(tmp_path / "data"))
+    dataset = open_dataset(tmp_path / "data")
+    lm = student("nano", dataset, places)
+    assert job_of("understand", lm, dataset, tmp_path / "prepared").unspelt() == 1
+    assert job_of("speak", lm, dataset, tmp_path / "prepared").unspelt() == 0

@@ -14,7 +14,7 @@ from students import SENTENCES, SMALL_DECODER, base, nano
 from torch import Tensor
 
 from e2e_model.answer import hear
-from e2e_model.interleave import Step, by_ratio, by_words
+from e2e_model.interleave import Step, by_ratio, by_units, by_words
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import Row
 from e2e_model.respond import Audio, End, Event, Text, Think
@@ -103,7 +103,10 @@ def order_of(lm: SpeechLM, choices: Choices, reply: list[int]) -> tuple[list[Ste
             if token == talker.read:
                 frames.append(count)
                 count = 0
-        frames = [*frames, count] + [0] * (len(words) - len(frames) - 1)
+        spoken_of = words if how.order == "words" else units
+        frames = [*frames, count] + [0] * (len(spoken_of) - len(frames) - 1)
+        if how.order == "units":
+            return by_units(frames), np.concatenate([np.array(codes)[:, None], rest], 1).T, units
         steps = by_words([len(word) for word in words], frames, how.ahead)
     return steps, np.concatenate([np.array(codes)[:, None], rest], 1).T, units
 
@@ -131,11 +134,20 @@ def check_talker(lm: SpeechLM, choices: Choices, reply_row: Row, audio: Tensor |
             torch.testing.assert_close(seen, torch.stack(books, 1), atol=1e-4, rtol=0)
 
 
+def eager(monkeypatch: pytest.MonkeyPatch, lm: SpeechLM) -> None:
+    """A talker that has learnt nothing dwells on each unit; this one asks for more, so that it comes to the end."""
+    kept = lm.talker.logits
+    more = torch.zeros(lm.talker.codebook_size + 2)
+    more[lm.talker.read] = 4.0 if lm.config.talker.order == "units" else 0.0
+    monkeypatch.setattr(lm.talker, "logits", lambda hidden: kept(hidden) + more)
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_cached_talker_speaks_what_training_would_have_asked_for(
     lm: SpeechLM, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limited(lm, monkeypatch, speech_s=9.0)
+    eager(monkeypatch, lm)
     choices = watched(monkeypatch, lm)
     events = answered(lm, think="none", seed=seed, **LIVELY)
     assert len(choices.thinker) == lm.config.limits.reply_tokens + 1
@@ -149,6 +161,8 @@ def test_cached_talker_speaks_what_training_would_have_asked_for(
     assert events[-1] == End("length", text_of(events), {"thinker": len(choices.thinker), "talker": len(taken)})
     if lm.config.talker.order == "words":
         assert taken.count(lm.talker.read) == len(lm.speller.words(reply)) - lm.config.talker.ahead - 1 > 0
+    elif lm.config.talker.order == "units":
+        assert taken.count(lm.talker.read) == sum(map(len, lm.speller.words(reply))) - 1 > 0
 
 
 def test_spoken_words_are_those_given(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +216,7 @@ def test_size_of_chunks_changes_nothing_but_the_chunks(lm: SpeechLM, monkeypatch
 
 def test_speech_begins_before_the_text_is_over(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
     limited(lm, monkeypatch, reply_tokens=99, speech_s=20.0)
+    eager(monkeypatch, lm)
     reply = " ".join(SENTENCES[:2])
     scripted(monkeypatch, lm, "ask<reply>sad", CLOSE, reply)
     events = answered(lm, chunk=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from e2e_model.interleave import Step, by_ratio, by_words, frames_by_letters, frames_by_times, word_ends
+from e2e_model.interleave import Step, by_ratio, by_words, frames_by_share, frames_by_times, word_ends
 
 
 def places(steps: list[Step], kind: str) -> list[int]:
@@ -51,14 +51,14 @@ def test_by_ratio_takes_turns(seed: int) -> None:
 def test_shares_of_frames_are_all_frames() -> None:
     assert frames_by_times([0.4, 1.0, 1.6], 40, 25) == [10, 15, 15]
     assert frames_by_times([0.4, 0.3, 9.0], 20, 25) == [10, 0, 10]  # times that go back, and beyond the end
-    assert frames_by_letters([1, 3], 8) == [2, 6]
-    assert frames_by_letters([0], 5) == [5]  # nothing that could be spelt
-    assert frames_by_letters([], 0) == [0]
+    assert frames_by_share([1, 3], 8) == [2, 6]
+    assert frames_by_share([0], 5) == [5]  # nothing that could be spelt
+    assert frames_by_share([], 0) == [0]
     for seed in range(20):
         draw = np.random.default_rng(seed)
         letters, frames = draw.integers(0, 9, 6).tolist(), int(draw.integers(0, 99))
-        assert sum(frames_by_letters(letters, frames)) == frames
-        assert min(frames_by_letters(letters, frames)) >= 0
+        assert sum(frames_by_share(letters, frames)) == frames
+        assert min(frames_by_share(letters, frames)) >= 0
 
 
 def test_words_end_where_the_next_begins() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -244,7 +245,7 @@ def test_the_emotion_head_takes_the_mean_of_the_first_answer_states(lm: SpeechLM
             torch.testing.assert_close(felt[sample], lm.vector(mean), atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("order", ["words", "ratio"])
+@pytest.mark.parametrize("order", ["words", "ratio", "units"])
 def test_what_the_talker_reads_and_writes(lm: SpeechLM, order: str) -> None:
     how = Config.flavoured("nano").with_(talker={"order": order}).talker
     draw = np.random.default_rng(0)
@@ -270,14 +271,37 @@ def test_what_the_talker_reads_and_writes(lm: SpeechLM, order: str) -> None:
     asked = dict(zip(made.ask_at.tolist(), made.asked.tolist(), strict=True))
     for place, frame in zip(made.frame_at.tolist(), made.frames[:, 0].tolist(), strict=True):
         assert asked.pop(place - 1) == frame
-    for place in made.read_at.tolist():
-        assert asked.pop(place - 1) == 64
+    firsts = np.cumsum([0, *made.lengths]) + 1
+    reads = made.read_at if order != "units" else [place for place in made.unit_at.tolist() if place not in firsts]
+    for place in list(reads):
+        assert asked.pop(int(place) - 1) == 64
+    before = [max(place for place in made.unit_at.tolist() if place < frame) for frame in made.frame_at.tolist()]
+    assert made.unit_at[made.frame_unit].tolist() == before
     assert asked == {made.lengths[0] - 1: 65, sum(made.lengths) - 1: 65}
+
+
+def test_units_are_spoken_where_their_words_are(lm: SpeechLM) -> None:
+    timed = [("yes", 0.0, 0.4), ("I", 0.4, 0.5), ("see", 0.5, 1.0)]
+    how = Config.flavoured("nano").talker
+    reply = lm.speller.ids("Yes, I see.")
+    said = spoken(lm.speller, reply, np.zeros((1, 25)), how, emotion=0, timed=timed, frame_rate=25.0)
+    assert [index for kind, index in said.steps if kind == "frame"] == list(range(25))
+    spelt, counts = [len(word) for word in lm.speller.words(reply)], [0] * len(said.units)
+    at = -1
+    for kind, index in said.steps:
+        at = index if kind in ("unit", "next") else at
+        counts[at] += kind == "frame"
+    edges = np.cumsum([0, *spelt])
+    assert [sum(counts[a:b]) for a, b in itertools.pairwise(edges)] == [10, 2, 13]
+    comma, sound = counts[spelt[0] - 1], counts[: spelt[0] - 1]
+    assert comma > max(sound)  # a pause is longer than a phone
+    unread = spoken(lm.speller, lm.speller.ids("好 yes 好"), np.zeros((1, 25)), how, emotion=0, frame_rate=25.0)
+    assert [index for kind, index in unread.steps if kind == "frame"] == list(range(25))
 
 
 def test_words_are_spoken_at_their_times(lm: SpeechLM) -> None:
     timed = [("yes", 0.0, 0.4), ("I", 0.4, 0.5), ("see", 0.5, 1.0)]
-    how = Config.flavoured("nano").with_(talker={"ahead": 0}).talker
+    how = Config.flavoured("nano").with_(talker={"order": "words", "ahead": 0}).talker
     said = spoken(
         lm.speller, lm.speller.ids("Yes, I see."), np.zeros((1, 25)), how, emotion=0, timed=timed, frame_rate=25.0
     )
