@@ -137,7 +137,7 @@ class Speaking:
             return
         until = self.units_read + beside.reach + 1
         if new := known[len(self.near) : until]:
-            self.near += self._embedded(new, states).split(1)
+            self.near += [unit[None] for unit in self._embedded(new, states)]
         first = max(0, self.units_read - beside.reach)
         near = torch.cat(self.near[first:until])
         made = beside(near, near.new_zeros(len(near), dtype=torch.long))

@@ -91,7 +91,8 @@ class Vector:
 class Talker(Part):
     """The speech decoder. units: what it reads (phones: of words that the dictionary has, characters of all else); order
     "units": it asks for each unit itself when it comes to speak it, seen with `ahead` units on either side; "words": it asks for
-    the next word, `ahead` words before it speaks them; "ratio": `read` units, then `write` frames, in turn. gate: how hidden state and text become one."""
+    the next word, `ahead` words before it speaks them; "ratio": `read` units, then `write` frames, in turn. gate: how hidden
+    state and text become one."""
 
     units: Literal["characters", "tokens", "phones"] = "characters"
     order: Literal["units", "words", "ratio"] = "words"

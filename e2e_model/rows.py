@@ -100,10 +100,8 @@ def spoken(
         return Spoken(units, codes, by_ratio(len(units), frames, talker.read, talker.write), emotion)
     texts = speller.word_texts(reply)
     ends = word_ends(texts, timed, frames / frame_rate) if len(texts) == len(words) else None
-    if ends is None:
-        shares = frames_by_share([len(word) for word in words], frames)
-    else:
-        shares = frames_by_times(ends, frames, frame_rate)
+    letters = [len(word) for word in words]
+    shares = frames_by_share(letters, frames) if ends is None else frames_by_times(ends, frames, frame_rate)
     if talker.order == "units":
         return Spoken(units, codes, by_units(_frames_of_units(speller, words, shares)), emotion)
     return Spoken(units, codes, by_words([len(word) for word in words], shares, talker.ahead), emotion)

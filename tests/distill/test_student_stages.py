@@ -270,7 +270,7 @@ def test_turns_that_no_dictionary_can_spell_are_counted(places: Path, tmp_path: 
     """They are not heard in training, and whoever trains is told so."""
     samples = usual_samples()
     first = next(k for k, one in enumerate(samples) if one.user_speech and one.scenario.split == "train")
-    strange = dataclasses.replace(samples[first].scenario, text="My friend Xqzvwy moved away.")
+    strange = samples[first].scenario.model_copy(update={"text": "My friend Xqzvwy moved away."})
     samples[first] = dataclasses.replace(samples[first], scenario=strange)
     write_dataset(tmp_path / "data", samples, block=10)
     finished(tmp_path / "data", {"seed": 7}, Facts.of(tmp_path / "data"))
