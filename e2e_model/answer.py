@@ -121,8 +121,9 @@ class Speaking:
         self.last = self.row.push(self.talker.emotions(told))[-1]
         self.vector: Tensor | None = None  # [1, V]
         self.words_read = self.units_read = self.since_read = self.frames = self.steps = 0
+        self._stay()
         self.near: list[Tensor] = []  # [1, D] each: the units as they are without their neighbours
-        self.at: Tensor | None = None  # [1, D] the unit that is spoken
+        self.at: Tensor | None = None  # [1, D] what frames are told of the unit that is spoken
 
     def read(self, units: Sequence[Unit], states: Sequence[Tensor]) -> None:
         """Units with the thinker's states [H] of the tokens they belong to."""
@@ -141,8 +142,9 @@ class Speaking:
         first = max(0, self.units_read - beside.reach)
         near = torch.cat(self.near[first:until])
         made = beside(near, near.new_zeros(len(near), dtype=torch.long))
-        self.at = made[self.units_read - first][None]
-        self.last = self.row.push(self.at)[-1]
+        unit = made[self.units_read - first][None]
+        self.at = beside.under(unit)
+        self.last = self.row.push(unit)[-1]
         self.units_read += 1
 
     def _embedded(self, units: Sequence[Unit], states: Sequence[Tensor]) -> Tensor:
@@ -168,11 +170,28 @@ class Speaking:
             logits[self.talker.read] = -torch.inf
         if not may_end:
             logits[self.talker.end] = -torch.inf
-        code = sampled(logits, self.manner.speech_temperature, self.chance)
+        code = self.chosen(logits)
         self.steps += 1
         if code == self.talker.read:
             return "read"
         return "end" if code == self.talker.end else self._frame(code)
+
+    def chosen(self, logits: Tensor) -> int:
+        """A code, READ or END. Going on is one outcome against a thousand codes: a low temperature would choose it whenever it is
+        the likeliest of all, long before it is likelier than all codes together, and speech would be hurried. So it is chosen by
+        itself: when it is as likely as not that the talker would have gone on by now (temperature 0), or by chance."""
+        # Only one of the two may be legal: the text has more, or is over.
+        going = next((code for code in (self.talker.read, self.talker.end) if logits[code] > -torch.inf), None)
+        if going is not None:
+            self.staying *= 1 - float(logits.softmax(-1)[going])
+            if self.staying <= self.until:
+                self._stay()
+                return going
+        return sampled(logits[: self.talker.codebook_size], self.manner.speech_temperature, self.chance)
+
+    def _stay(self) -> None:
+        lot = float(torch.rand((), generator=self.chance))
+        self.staying, self.until = 1.0, 0.5 + (lot - 0.5) * min(1.0, self.manner.speech_temperature)
 
     def _frame(self, code: int) -> Tensor:
         codes = torch.tensor([[code]], device=self.last.device)

@@ -91,7 +91,7 @@ class Talker(nn.Module):
         frames = self.embed_frames(written.frames).to(units.dtype)
         if self.beside is not None:
             units = self.beside(units, sample).to(units.dtype)
-            frames = frames + units[written.frame_unit]  # what it is at, in every frame
+            frames = frames + self.beside.under(units)[written.frame_unit].to(units.dtype)
         row = units.new_zeros(sum(written.lengths), units.shape[-1])
         row = row.index_copy(0, written.begin_at, self.emotions(written.emotion).to(units.dtype))
         row = row.index_copy(0, written.unit_at, units)
@@ -105,7 +105,8 @@ class Talker(nn.Module):
 
 
 class Beside(nn.Module):
-    """Each unit with `reach` units on either side: how a phone sounds depends on its neighbours."""
+    """Each unit with `reach` units on either side: how a phone sounds depends on its neighbours. `under`: what every frame is
+    told of the unit that it is at; as faint as codes are at first, or it would drown them."""
 
     def __init__(self, width: int, reach: int) -> None:
         super().__init__()
@@ -113,6 +114,8 @@ class Beside(nn.Module):
         self.fall = nn.Linear(width, narrow)
         self.mix = nn.Linear((2 * reach + 1) * narrow, width)
         self.rise = nn.Linear(width, width)
+        self.under = nn.Linear(width, width, bias=False)
+        nn.init.normal_(self.under.weight, std=0.02 * width**-0.5)
 
     def forward(self, units: Tensor, sample: Tensor) -> Tensor:
         """units [U, D] of the samples [U] they belong to, one behind the other → [U, D]."""

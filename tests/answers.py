@@ -48,18 +48,23 @@ class Choices:
 
 def watched(monkeypatch: pytest.MonkeyPatch, lm: SpeechLM) -> Choices:
     choices, real = Choices(), choose
-    kinds = {
-        lm.thinker.config.vocab_size: choices.thinker,
-        lm.talker.codebook_size + 2: choices.talker,
-        lm.talker.codebook_size: choices.depth,
-    }
+    kinds = {lm.thinker.config.vocab_size: choices.thinker, lm.talker.codebook_size: choices.depth}
+    chosen = answer.Speaking.chosen
 
     def sampled(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
         taken = real(logits, temperature, generator)
         kinds[len(logits)].append((logits.clone(), taken))
         return taken
 
+    def said(speaking: answer.Speaking, logits: Tensor) -> int:
+        before = len(choices.depth)
+        taken = chosen(speaking, logits)
+        del choices.depth[before:]  # it is a code of the first book
+        choices.talker.append((logits.clone(), taken))
+        return taken
+
     monkeypatch.setattr(answer, "sampled", sampled)
+    monkeypatch.setattr(answer.Speaking, "chosen", said)
     return choices
 
 

@@ -181,7 +181,7 @@ def _talking(lm: SpeechLM, load: Load, flows: bool) -> Work:
     work.matrices(talker.fusion, load.units)
     work.flows |= talker.units.weight.requires_grad
     if talker.beside is not None:
-        work.matrices(talker.beside, load.units)
+        work.matrices(talker.beside, load.units)  # `under`, too: every frame of a unit takes the same
     work.matrices(talker.decoder, sum(load.talker.lengths))
     work.attention(talker.decoder.config, load.talker.lengths)
     for table in talker.codes.parameters():

@@ -13,6 +13,7 @@ from answers import LIVELY, RATE, SPEECH, Choices, answered, joined, limited, li
 from students import SENTENCES, SMALL_DECODER, base, nano
 from torch import Tensor
 
+from e2e_model import answer
 from e2e_model.answer import hear
 from e2e_model.interleave import Step, by_ratio, by_units, by_words
 from e2e_model.model import SpeechLM
@@ -146,7 +147,7 @@ def eager(monkeypatch: pytest.MonkeyPatch, lm: SpeechLM) -> None:
 def test_cached_talker_speaks_what_training_would_have_asked_for(
     lm: SpeechLM, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limited(lm, monkeypatch, speech_s=9.0)
+    limited(lm, monkeypatch, speech_s=20.0)
     eager(monkeypatch, lm)
     choices = watched(monkeypatch, lm)
     events = answered(lm, think="none", seed=seed, **LIVELY)
@@ -167,6 +168,7 @@ def test_cached_talker_speaks_what_training_would_have_asked_for(
 
 def test_spoken_words_are_those_given(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
     limited(lm, monkeypatch, speech_s=20.0)
+    eager(monkeypatch, lm)
     choices = watched(monkeypatch, lm)
     events = list(lm.speak(SENTENCES[1], "sad", speech_temperature=1.0))
     assert choices.thinker == []
@@ -323,3 +325,22 @@ def test_speaking_stops_too(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> No
     events = list(lm.speak(SENTENCES[0], None, stop=lambda: len(choices.talker) >= 3, speech_temperature=1.0))
     assert events[-1] == End("stopped", SENTENCES[0], {"talker": 3})
     assert len(choices.talker) == 3
+
+
+def test_a_low_temperature_hurries_no_speech(small: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of a chance to go on in every frame: half of all units last seven frames or more, though going on is likelier than
+    any one code."""
+    talker = small.talker
+    going = torch.log(torch.tensor(0.1 / 0.9 * talker.codebook_size))
+    logits = torch.zeros(talker.codebook_size + 2)
+    logits[talker.read], logits[talker.end] = going, -torch.inf
+    counts = {}
+    for temperature in (0.0, 1.0):
+        speaking = answer.Speaking(
+            small, answer.Manner(speech_temperature=temperature), torch.Generator().manual_seed(1), None
+        )
+        taken = [speaking.chosen(logits.clone()) for _ in range(4000)]
+        reads = [k for k, code in enumerate(taken) if code == talker.read]
+        counts[temperature] = np.diff(reads)
+    assert set(counts[0.0].tolist()) == {7}  # 0.9 ** 7 < 0.5
+    assert counts[1.0].mean() == pytest.approx(10.0, rel=0.15)  # as the shares say
