@@ -101,6 +101,7 @@ class Talker(Part):
     write: int = 15
     gate: Literal["gate", "sum", "hidden"] = "gate"
     code_rank: int = 0  # of the table of codes, in and out; 0: as wide as the decoder
+    code_levels: bool = False  # codes share what their levels have in common, if the codec's have levels
     depth: dict[str, Any] | None = (
         None  # a small causal model over a frame's codebooks; None: there is one codebook only
     )

@@ -49,7 +49,7 @@ class SpeechLM(nn.Module):
         self.adapter = Adapter([width, *beside], config.adapter.stack, config.adapter.hidden, hidden)
         self.thinker = thinker
         self.vector = VectorHead(hidden, config.vector.hidden, max(1, config.vector.size))
-        self.talker = Talker(config, hidden, speller.unit_size, codec.codebook_size)
+        self.talker = Talker(config, hidden, speller.unit_size, codec.codebook_size, codec.levels)
         self.use_codec(codec)
         # With the words of the training data, where the configuration asks for it.
         self.spelling: Spelling | WordSearch | None = None

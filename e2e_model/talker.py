@@ -6,6 +6,7 @@ e, and adaptive layer norm applies the emotion vector. A causal decoder then wri
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -59,18 +60,23 @@ class Fusion(nn.Module):
 class Talker(nn.Module):
     """Writes codes of the first codebook, READ (the next word, please) and END; the others of a frame by a small decoder."""
 
-    def __init__(self, config: Config, hidden: int, units: int, codebook_size: int) -> None:
+    def __init__(
+        self, config: Config, hidden: int, units: int, codebook_size: int, levels: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
         part, width = config.talker, int(config.talker.model["hidden_size"])
         self.codebook_size, self.codebooks = codebook_size, config.codec.codebooks
         self.read, self.end = codebook_size, codebook_size + 1
+        levels = levels if part.code_levels else ()
         self.emotions = nn.Embedding(len(config.labels.reply_emotion) + 1, width)
         self.units = nn.Embedding(units, width)
-        self.codes = Codes(codebook_size + 2, width, part.code_rank)
+        self.codes = Codes(codebook_size + 2, width, part.code_rank, levels)
         self.fusion = Fusion(hidden, width, max(1, config.vector.size), part.gate)
         self.beside = Beside(width, part.ahead) if part.order == "units" else None
         self.decoder = causal_model(part.model)
-        self.depth = Depth(part.depth or {}, width, codebook_size, self.codebooks) if self.codebooks > 1 else None
+        self.depth = (
+            Depth(part.depth or {}, width, codebook_size, self.codebooks, levels) if self.codebooks > 1 else None
+        )
         for table in (self.emotions, self.units):
             nn.init.normal_(table.weight, std=0.02)
 
@@ -130,11 +136,12 @@ class Beside(nn.Module):
 
 class Codes(nn.Module):
     """The codes' table, in and out (tied). With a rank it is factored (ALBERT, Lan et al., arXiv 1909.11942): [codes, rank] and
-    a projection to the decoder's width."""
+    a projection to the decoder's width. levels: see Levels."""
 
-    def __init__(self, codes: int, width: int, rank: int) -> None:
+    def __init__(self, codes: int, width: int, rank: int, levels: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.table = nn.Embedding(codes, rank or width)
+        self.levels = Levels(levels, codes, rank or width) if levels else None
         self.rise = nn.Linear(rank, width, bias=False) if rank else None
         nn.init.normal_(self.table.weight, std=0.02)
         if self.rise is not None:  # so that an embedding is as long as one without a rank
@@ -143,20 +150,51 @@ class Codes(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """[N] → [N, D]."""
         made: Tensor = self.table(codes)
+        if self.levels is not None:
+            made = made + self.levels(codes)
         return made if self.rise is None else self.rise(made)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[Q, D] → [Q, codes]."""
         if self.rise is not None:
             hidden = F.linear(hidden, self.rise.weight.T.to(hidden.dtype))
-        return F.linear(hidden, self.table.weight.to(hidden.dtype))
+        logits = F.linear(hidden, self.table.weight.to(hidden.dtype))
+        return logits if self.levels is None else logits + self.levels.logits(hidden)
+
+
+class Levels(nn.Module):
+    """What codes that are numbers of several levels share (FSQ, arXiv 2309.15505): each code's row of a table and its logit are
+    the sums of its levels' own, so that what is learnt of one code is learnt of its neighbours."""
+
+    places: Tensor
+
+    def __init__(self, levels: tuple[int, ...], codes: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(sum(levels), width)
+        nn.init.normal_(self.table.weight, std=0.02)
+        places = torch.zeros(codes, sum(levels))  # what is no number of such levels, like READ, has none
+        numbers = torch.arange(math.prod(levels))
+        for place, count in enumerate(levels):
+            level = numbers // math.prod(levels[:place]) % count
+            places[numbers, sum(levels[:place]) + level] = 1.0
+        self.register_buffer("places", places, persistent=False)  # [codes, all levels]
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """[N] → [N, D]."""
+        return F.linear(self.places[codes], self.table.weight.T)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[Q, D] → [Q, codes]."""
+        return F.linear(F.linear(hidden, self.table.weight.to(hidden.dtype)), self.places.to(hidden.dtype))
 
 
 class Depth(nn.Module):
     """The other codebooks of a frame, one after the other, each seeing the earlier ones (as RQ-Transformer, Lee et al.,
     arXiv 2203.01941, and Moshi, arXiv 2410.00037)."""
 
-    def __init__(self, config: dict[str, Any], width: int, size: int, codebooks: int) -> None:
+    def __init__(
+        self, config: dict[str, Any], width: int, size: int, codebooks: int, levels: tuple[int, ...] = ()
+    ) -> None:
         super().__init__()
         inner = int(config["hidden_size"])
         tables = [nn.Embedding(size, width) for _ in range(codebooks - 1)]
@@ -166,15 +204,25 @@ class Depth(nn.Module):
         self.inward = nn.Linear(width, inner)
         self.decoder = causal_model(config)
         self.heads = nn.ModuleList(nn.Linear(inner, size) for _ in range(codebooks - 1))
+        books = range(codebooks - 1 if levels else 0)
+        self.levels_in = nn.ModuleList(Levels(levels, size, width) for _ in books)
+        self.levels_out = nn.ModuleList(Levels(levels, size, inner) for _ in books)
 
     def embed(self, codes: Tensor) -> Tensor:
         """[F, K - 1] → [F, D], summed."""
-        return torch.stack([table(codes[:, k]) for k, table in enumerate(self.tables)]).sum(0)
+        return torch.stack([self._row(k, codes[:, k]) for k in range(len(self.tables))]).sum(0)
+
+    def _row(self, book: int, codes: Tensor) -> Tensor:
+        row: Tensor = self.tables[book](codes)
+        return row + self.levels_in[book](codes) if self.levels_in else row
 
     def logits(self, hidden: Tensor, first: Tensor, codes: Tensor) -> list[Tensor]:
         """hidden [F, D], first codebook's embedding [F, D], codes [F, k] of the next books as far as they are known →
         logits [F, size] of each book up to the first that is not."""
-        known = [table(codes[:, k]) for k, table in enumerate(self.tables) if k < codes.shape[1]]
+        known = [self._row(k, codes[:, k]) for k in range(min(len(self.tables), codes.shape[1]))]
         steps = torch.stack([hidden.float(), first.float(), *(x.float() for x in known)], 1)  # [F, k + 2, D]
         made = self.decoder(inputs_embeds=self.inward(steps), use_cache=False).last_hidden_state[:, 1:]
-        return [head(made[:, k]) for k, head in enumerate(self.heads) if k < made.shape[1]]
+        told = [head(made[:, k]) for k, head in enumerate(self.heads) if k < made.shape[1]]
+        if self.levels_out:
+            told = [x + self.levels_out[k].logits(made[:, k]) for k, x in enumerate(told)]  # type: ignore[operator]
+        return told

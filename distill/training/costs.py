@@ -184,15 +184,29 @@ def _talking(lm: SpeechLM, load: Load, flows: bool) -> Work:
         work.matrices(talker.beside, load.units)  # `under`, too: every frame of a unit takes the same
     work.matrices(talker.decoder, sum(load.talker.lengths))
     work.attention(talker.decoder.config, load.talker.lengths)
-    for table in talker.codes.parameters():
-        work.product(2.0 * load.talker.asked * table.numel(), table.requires_grad)
+    codes = talker.codes
+    for table in (codes.table, codes.rise) if codes.rise is not None else (codes.table,):
+        work.product(2.0 * load.talker.asked * table.weight.numel(), table.weight.requires_grad)
+    work.flows |= codes.table.weight.requires_grad
+    _levels(work, codes.levels, load.frames, load.talker.asked)
     if talker.depth is not None:
         steps = talker.codebooks + 1  # state, first book, and the others
         work.matrices(talker.depth.inward, load.frames * steps)
         work.matrices(talker.depth.decoder, load.frames * steps)
         work.attention(talker.depth.decoder.config, [steps] * load.frames)
         work.matrices(talker.depth.heads, load.frames)
+        for inward, outward in zip(talker.depth.levels_in, talker.depth.levels_out, strict=True):
+            _levels(work, inward, 2 * load.frames, 0)
+            _levels(work, outward, 0, load.frames)
     return work
+
+
+def _levels(work: Work, levels: Any, inward: int, outward: int) -> None:
+    """What codes share, looked up and asked for."""
+    if levels is not None:
+        table = levels.table.weight
+        work.product(2.0 * (inward + outward) * table.numel(), table.requires_grad)
+        work.product(2.0 * outward * levels.places.numel())
 
 
 def flops_per_token(job: Any, packs: int = 4) -> float:

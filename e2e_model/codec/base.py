@@ -43,6 +43,12 @@ class Codec(nn.Module, ABC):
         """Frames per second."""
         return self.sample_rate / self.samples_per_frame
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """A token is a mixed-radix number with these places, the lowest first, each standing for a value of its own; none: tokens
+        have no such inside."""
+        return ()
+
     @abstractmethod
     def encode(self, wave: Tensor) -> Tensor:
         """wave: [B, N] float. Returns [B, K, T] int64, T = ceil(N / samples_per_frame).

@@ -103,6 +103,10 @@ class FsqCodec(Codec):
     def config_dict(self) -> dict[str, Any]:
         return {**asdict(self.config), "levels": list(self.config.levels)}
 
+    @property
+    def levels(self) -> tuple[int, ...]:
+        return self.config.levels
+
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         known = [field.name for field in fields(FsqConfig)]

@@ -139,7 +139,7 @@ def eager(monkeypatch: pytest.MonkeyPatch, lm: SpeechLM) -> None:
     """A talker that has learnt nothing dwells on each unit; this one asks for more, so that it comes to the end."""
     kept = lm.talker.logits
     more = torch.zeros(lm.talker.codebook_size + 2)
-    more[lm.talker.read] = 4.0 if lm.config.talker.order == "units" else 0.0
+    more[[lm.talker.read, lm.talker.end]] = 4.0 if lm.config.talker.order == "units" else 0.0
     monkeypatch.setattr(lm.talker, "logits", lambda hidden: kept(hidden) + more)
 
 
