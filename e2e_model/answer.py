@@ -123,7 +123,7 @@ class Speaking:
         self.words_read = self.units_read = self.since_read = self.frames = self.steps = 0
         self._stay()
         self.near: list[Tensor] = []  # [1, D] each: the units as they are without their neighbours
-        self.at: Tensor | None = None  # [1, D] what frames are told of the unit that is spoken
+        self.at: Tensor | None = None  # [1, D] the unit that is spoken, with its neighbours
 
     def read(self, units: Sequence[Unit], states: Sequence[Tensor]) -> None:
         """Units with the thinker's states [H] of the tokens they belong to."""
@@ -142,10 +142,10 @@ class Speaking:
         first = max(0, self.units_read - beside.reach)
         near = torch.cat(self.near[first:until])
         made = beside(near, near.new_zeros(len(near), dtype=torch.long))
-        unit = made[self.units_read - first][None]
-        self.at = beside.under(unit)
-        self.last = self.row.push(unit)[-1]
+        self.at = made[self.units_read - first][None]
+        self.last = self.row.push(self.at)[-1]
         self.units_read += 1
+        self.since_read = 0
 
     def _embedded(self, units: Sequence[Unit], states: Sequence[Tensor]) -> Tensor:
         """[U, D]."""
@@ -202,8 +202,10 @@ class Speaking:
                 book = sampled(logits, self.manner.speech_temperature, self.chance)
                 codes = torch.cat([codes, torch.tensor([[book]], device=codes.device)], 1)
         frame = self.talker.embed_frames(codes)
-        self.last = self.row.push(frame if self.at is None else frame + self.at)[-1]
         self.since_read += 1
+        if self.talker.beside is not None and self.at is not None:
+            frame = frame + self.talker.beside.at(self.at, codes.new_tensor([self.since_read]))
+        self.last = self.row.push(frame)[-1]
         self.frames += 1
         return codes[0]
 

@@ -64,6 +64,8 @@ class Written(Moves):
     frame_at: Tensor  # [F]
     frames: Tensor  # [F, K] codes
     frame_unit: Tensor  # [F] the unit that was read last
+    frame_since: Tensor  # [F] frames since then, this one included
+    frame_seen: Tensor  # [F] 1 where the talker sees the codes that it wrote, else 0
     read_at: Tensor  # [R]
     lengths: list[int]  # places of each sample
     ask_at: Tensor  # [Q] places whose next token counts
@@ -79,6 +81,7 @@ class Spoken:
     codes: np.ndarray[Any, Any]
     steps: list[Step]
     emotion: int  # reply emotion, the number of them: none told
+    unseen: frozenset[int] = frozenset()  # frames whose codes are hidden from what comes after them
 
 
 def spoken(
@@ -165,11 +168,12 @@ def written(spoken: Sequence[Spoken], reply_at: Sequence[Sequence[int]], *, read
     for sample, (one, places) in enumerate(zip(spoken, reply_at, strict=True)):
         out["begin_at"].append(at)
         out["emotion"].append(one.emotion)
-        place = at + 1
+        place, since = at + 1, 0
         for kind, index in one.steps:
             if kind != "unit":
                 out["ask_at"].append(place - 1)
                 out["asked"].append(int(one.codes[0, index]) if kind == "frame" else end if kind == "end" else read)
+            since = since + 1 if kind == "frame" else 0
             if kind in ("unit", "next"):
                 out["unit_at"].append(place)
                 out["units"].append(one.units[index].id)
@@ -179,6 +183,8 @@ def written(spoken: Sequence[Spoken], reply_at: Sequence[Sequence[int]], *, read
                 out["frame_at"].append(place)
                 out["frame_from"].append(place - 1)
                 out["frame_unit"].append(len(out["units"]) - 1)
+                out["frame_since"].append(since)
+                out["frame_seen"].append(index not in one.unseen)
                 frames.append(one.codes[:, index])
             elif kind == "read":
                 out["read_at"].append(place)

@@ -18,6 +18,7 @@ from e2e_model.config import Config
 from e2e_model.rows import Written
 
 Gate = str
+LONGEST_UNIT = 32  # frames that are told apart
 
 
 def causal_model(config: dict[str, Any]) -> Any:
@@ -94,10 +95,10 @@ class Talker(nn.Module):
         """The row [P, D]. states: the thinker's [T, H]; vector [N, V]."""
         sample = written.unit_sample
         units = self.embed_units(written.units, states[written.unit_state], vector[sample], vector_on[sample])
-        frames = self.embed_frames(written.frames).to(units.dtype)
+        frames = (self.embed_frames(written.frames) * written.frame_seen[:, None]).to(units.dtype)
         if self.beside is not None:
             units = self.beside(units, sample).to(units.dtype)
-            frames = frames + self.beside.under(units)[written.frame_unit].to(units.dtype)
+            frames = frames + self.beside.at(units[written.frame_unit], written.frame_since).to(units.dtype)
         row = units.new_zeros(sum(written.lengths), units.shape[-1])
         row = row.index_copy(0, written.begin_at, self.emotions(written.emotion).to(units.dtype))
         row = row.index_copy(0, written.unit_at, units)
@@ -111,8 +112,8 @@ class Talker(nn.Module):
 
 
 class Beside(nn.Module):
-    """Each unit with `reach` units on either side: how a phone sounds depends on its neighbours. `under`: what every frame is
-    told of the unit that it is at; as faint as codes are at first, or it would drown them."""
+    """Each unit with `reach` units on either side: how a phone sounds depends on its neighbours. `at`: what every frame is told
+    of the unit that it is at, and for how long; as faint as codes are at first, or it would drown them."""
 
     def __init__(self, width: int, reach: int) -> None:
         super().__init__()
@@ -122,6 +123,8 @@ class Beside(nn.Module):
         self.rise = nn.Linear(width, width)
         self.under = nn.Linear(width, width, bias=False)
         nn.init.normal_(self.under.weight, std=0.02 * width**-0.5)
+        self.since = nn.Embedding(LONGEST_UNIT, width)
+        nn.init.normal_(self.since.weight, std=0.02)
 
     def forward(self, units: Tensor, sample: Tensor) -> Tensor:
         """units [U, D] of the samples [U] they belong to, one behind the other → [U, D]."""
@@ -131,6 +134,11 @@ class Beside(nn.Module):
         own = (inside == beside) & (sample[inside] == sample[:, None])
         near = self.fall(units)[inside].where(own[:, :, None], 0.0)
         out: Tensor = units + self.rise(F.gelu(self.mix(near.flatten(1))))
+        return out
+
+    def at(self, units: Tensor, since: Tensor) -> Tensor:
+        """Units [F, D] that frames belong to, and how many frames since they were read [F] → [F, D]."""
+        out: Tensor = self.under(units) + self.since(since.clamp(max=LONGEST_UNIT - 1))
         return out
 
 

@@ -159,7 +159,7 @@ def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
 
 def check_networks(config: Config) -> None:
     """Whether networks can be made of a flavour, and run, before hours go into its codec. Raises ConfigProblem."""
-    codec = SimpleNamespace(codebooks=config.codec.codebooks, codebook_size=8)
+    codec = SimpleNamespace(codebooks=config.codec.codebooks, codebook_size=8, levels=())
     lm = build(config, codec, train_tokenizer(ASKED.values(), 300))
     with torch.no_grad():
         try:

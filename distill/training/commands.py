@@ -91,6 +91,12 @@ def score(labels: Path, seed: int) -> None:
     help="Take encoder and heads of this student, trained at the same time on another core.",
 )
 @click.option(
+    "--freeze",
+    multiple=True,
+    type=click.Choice(["encoder", "heads", "adapter", "thinker", "vector", "talker"]),
+    help="A part that stays as it is in all stages.",
+)
+@click.option(
     "--codec",
     type=click.Path(path_type=Path),
     help="A codec's folder, or a run's [nano trains its own; others: Mimi's]. With --stages codec: its decoder learns on.",

@@ -45,6 +45,7 @@ class Chance:
     letters: float = (
         0.1  # how often a word is read in letters by a talker that reads phones: unknown words have no others
     )
+    unseen: float = 0.8  # how often, at worst, a talker that reads unit by unit does not see a frame that it wrote
     augment: Augment = field(default_factory=Augment)
     shift: bool = True  # speech may begin at any of the encoder's places, if it is one that learns them
 
@@ -52,7 +53,8 @@ class Chance:
         """For what is held out: the first form of think, everything told."""
         return replace(
             self, thinks=self.thinks[:1], given=1.0 if self.given else 0.0, wrong_word=0, no_word=0, strange_word=0, hole=0,
-            told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, letters=0, augment=Augment.none(), shift=False,
+            unseen=0, told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, letters=0, augment=Augment.none(),
+            shift=False,
         )  # fmt: skip
 
 
@@ -168,6 +170,12 @@ class Examples:
             heard.append(self.words[int(rng.integers(len(self.words)))] if wrong else word)
         return heard
 
+    def _unseen(self, frames: int, rng: Rng) -> frozenset[int]:
+        """Whoever copies the last frame needs no text, and stumbles over a wrong one: so the talker learns to do without (as
+        Tacotron's dropout on what it hears of itself, arXiv 1703.10135). Some replies are seen well, some badly."""
+        lots = rng.random(frames) < rng.random() * self.chance.unseen
+        return frozenset(np.flatnonzero(lots).tolist())
+
     def said(self, turn: Turn, rng: Rng, true_share: float) -> Example:
         """The reply's text, to be spoken as it stands."""
         told = turn.reply_emotion if rng.random() < self.chance.told else None
@@ -199,6 +207,8 @@ class Examples:
                 frame_rate=self.lm.codec.frame_rate,
                 by_letters=lambda: rng.random() < self.chance.letters,
             )
+            if self.lm.config.talker.order == "units":
+                made = replace(made, unseen=self._unseen(made.codes.shape[1], rng))
         return replace(example, spoken=made, vector_on=bool(on), use_true=bool(true), felt=felt)
 
 

@@ -208,7 +208,7 @@ class Bench:
         )  # fmt: skip
 
     def _job(self, stage: Stage, lm: SpeechLM) -> StudentJob:
-        set_training(lm, stage.pretrained if lm.config.thinker.source else stage.from_zero)
+        set_training(lm, stage.parts(pretrained=lm.config.thinker.source is not None, freeze=self._order.freeze))
         kind = RefineJob if stage.name == "refine" else StudentJob
         order, lengths = self._order, cast("Prepared", Lengths(lm.config, lm.codec))
         given: dict[str, Any] = {"capacity": order.capacity, "seed": order.seed, "by_heart": order.by_heart}

@@ -57,7 +57,8 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True)
 class Order:
     """What is asked for. steps, epochs: by stage, in place of the table's; by_heart: train on the first so many dialogues
-    and evaluate on the same; start: another student's folder to begin with; ears: one whose encoder and heads are taken; codec:
+    and evaluate on the same; start: another student's folder to begin with; ears: one whose encoder and heads are taken; freeze:
+    parts that stay as they are in all stages; codec:
     a codec's folder, then stage 0 is left out, or alone lets its decoder learn on."""
 
     config: Config
@@ -75,6 +76,7 @@ class Order:
     without: tuple[str, ...] = ()  # objectives that are switched off
     start: Path | None = None
     ears: Path | None = None
+    freeze: tuple[str, ...] = ()
     codec: Path | None = None
     parallel: Literal["auto", "ddp", "fsdp2"] = "auto"
     compile: bool = False
@@ -97,6 +99,7 @@ class Order:
             "without": list(self.without),
             "start": str(self.start) if self.start else None,
             "ears": str(self.ears) if self.ears else None,
+            "freeze": list(self.freeze),
             "codec": str(self.codec) if self.codec else None,
             "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         }
@@ -287,8 +290,7 @@ def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Callable[[
 def _student_stage(
     order: Order, stage: Stage, lm: SpeechLM, dataset: Dataset, prepared: Prepared, tell: Tell
 ) -> Result:
-    parts = stage.pretrained if lm.config.thinker.source else stage.from_zero
-    set_training(lm, parts)
+    set_training(lm, stage.parts(pretrained=lm.config.thinker.source is not None, freeze=order.freeze))
     kind = RefineJob if stage.name == "refine" else StudentJob
     job = kind(
         stage,

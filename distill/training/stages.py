@@ -34,6 +34,11 @@ class Stage:
     objectives: Mapping[str, float]
     schedule: Schedule
 
+    def parts(self, *, pretrained: bool, freeze: Iterable[str] = ()) -> tuple[str, ...]:
+        """Those that train. freeze: parts that stay as they are."""
+        held = set(freeze)
+        return tuple(part for part in (self.pretrained if pretrained else self.from_zero) if part not in held)
+
 
 HEARING: Mapping[str, float] = {
     "ctc": 1.0,

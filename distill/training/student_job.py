@@ -53,6 +53,9 @@ class StudentJob:
     ) -> None:
         self.name, self.stage, self.lm = stage.name, stage, lm
         writes = any(one.requires_grad for part in ("adapter", "thinker") for _, one in lm.part_parameters(part))
+        thinks = any(one.requires_grad for _, one in lm.part_parameters("thinker"))
+        # Texts answered in writing teach the thinker alone.
+        self._sources = {source: share for source, share in stage.sources.items() if thinks or source != "writing"}
         writing = [source for source in stage.sources if writes or source not in HEARD_ONLY]
         self.model: nn.Module = StudentLosses(lm, only_hears=not writing)
         self.weights: Mapping[str, float] = dict(stage.objectives)
@@ -72,9 +75,9 @@ class StudentJob:
     # What an epoch holds.
 
     def packs(self, epoch: int) -> Sequence[list[Item]]:
-        of: dict[str, list[int]] = {source: self._items(source, self._train) for source in self.stage.sources}
+        of: dict[str, list[int]] = {source: self._items(source, self._train) for source in self._sources}
         sizes: dict[str, int] = {source: len(places) for source, places in of.items()}
-        weights: dict[str, float] = {source: weight for source, weight in self.stage.sources.items() if sizes[source]}
+        weights: dict[str, float] = {source: weight for source, weight in self._sources.items() if sizes[source]}
         chosen = mixture(sizes, weights, seed=self._seed, epoch=epoch)
         items = [(source, of[source][place]) for source, place in chosen]
         lengths = [self._length(source, self._train[place]) for source, place in items]
@@ -82,9 +85,7 @@ class StudentJob:
         return [[items[place] for place in pack] for pack in made]
 
     def held_out(self) -> Sequence[list[Item]]:
-        sources = [
-            source for source in self.stage.sources if source != "listening"
-        ]  # users are who shall be understood
+        sources = [source for source in self._sources if source != "listening"]  # users are who shall be understood
         items = [(source, place) for source in sources for place in self._items(source, self._held_out)]
         lengths = [self._length(source, self._held_out[place]) for source, place in items]
         made = packs(lengths, self._capacity, seed=self._seed, epoch=0, shuffle=False)

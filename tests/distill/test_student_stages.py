@@ -21,6 +21,7 @@ from distill.training.assemble import check_labels, fitted, mel_key, set_trainin
 from distill.training.augment import Augment
 from distill.training.data import Dataset, open_dataset
 from distill.training.examples import Chance, Examples, rng_of
+from distill.training.job import HELD_OUT
 from distill.training.prepared import Prepared, prepare
 from distill.training.refine import RefineJob
 from distill.training.run import Order, run
@@ -278,3 +279,26 @@ def test_turns_that_no_dictionary_can_spell_are_counted(places: Path, tmp_path: 
     lm = student("nano", dataset, places)
     assert job_of("understand", lm, dataset, tmp_path / "prepared").unspelt() == 1
     assert job_of("speak", lm, dataset, tmp_path / "prepared").unspelt() == 0
+
+
+def test_frozen_parts_stay_and_take_their_rows_along(dataset: Dataset, places: Path, tmp_path: Path) -> None:
+    stage = TABLE["speak"]
+    assert stage.parts(pretrained=False, freeze=("thinker",)) == ("vector", "talker")
+    lm = student("nano", dataset, places)
+    set_training(lm, stage.parts(pretrained=False))
+    assert {source for pack in job_of("speak", lm, dataset, tmp_path).packs(0) for source, _ in pack} == {
+        "speaking",
+        "writing",
+    }
+    set_training(lm, stage.parts(pretrained=False, freeze=("thinker",)))
+    job = job_of("speak", lm, dataset, tmp_path)
+    assert {source for pack in job.packs(0) for source, _ in pack} == {"speaking"}  # writing teaches the thinker alone
+
+
+def test_frames_are_hidden_in_training_alone(dataset: Dataset, places: Path, tmp_path: Path) -> None:
+    job = job_of("speak", student("nano", dataset, places), dataset, tmp_path)
+    packs = job.packs(0)
+    seen = [job.batch(pack, 0).tensors["written"].frame_seen for pack in packs]
+    assert 0.2 < float(torch.cat(seen).float().mean()) < 0.9
+    held = [job.batch(pack, HELD_OUT).tensors["written"].frame_seen for pack in job.held_out()]
+    assert torch.cat(held).all()
