@@ -187,7 +187,16 @@ class Speaking:
             if self.staying <= self.until:
                 self._stay()
                 return going
-        return sampled(logits[: self.talker.codebook_size], self.manner.speech_temperature, self.chance)
+        return self.code(logits[: self.talker.codebook_size])
+
+    def code(self, logits: Tensor) -> int:
+        """One of [codes]. The likeliest of a thousand codes, none of which is likely, may be far from what most of them are near:
+        of codes that have levels each level is taken at the middle of its shares (temperature 0), or around it by chance."""
+        levels, temperature = self.talker.codes.levels, self.manner.speech_temperature
+        if levels is None:
+            return sampled(logits, temperature, self.chance)
+        lots = torch.rand(len(levels.counts), generator=self.chance)
+        return levels.at(logits.softmax(-1), 0.5 + (lots - 0.5) * min(1.0, temperature))
 
     def _stay(self) -> None:
         lot = float(torch.rand((), generator=self.chance))
@@ -199,7 +208,7 @@ class Speaking:
             hidden, first = self.last[None], self.talker.codes(codes[:, 0])
             for _ in range(self.talker.codebooks - 1):
                 logits = self.talker.depth.logits(hidden, first, codes[:, 1:])[-1][0]
-                book = sampled(logits, self.manner.speech_temperature, self.chance)
+                book = self.code(logits)
                 codes = torch.cat([codes, torch.tensor([[book]], device=codes.device)], 1)
         frame = self.talker.embed_frames(codes)
         self.since_read += 1

@@ -178,6 +178,7 @@ class Levels(nn.Module):
 
     def __init__(self, levels: tuple[int, ...], codes: int, width: int) -> None:
         super().__init__()
+        self.counts = levels
         self.table = nn.Embedding(sum(levels), width)
         nn.init.normal_(self.table.weight, std=0.02)
         places = torch.zeros(codes, sum(levels))  # what is no number of such levels, like READ, has none
@@ -190,6 +191,16 @@ class Levels(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """[N] → [N, D]."""
         return F.linear(self.places[codes], self.table.weight.T)
+
+    def at(self, shares: Tensor, lots: Tensor) -> int:
+        """The code of the levels at which the shares, summed up from the lowest level, reach the lots. shares: of codes
+        [codes], summing to 1; lots: of each place [places], 0 to 1."""
+        code, base = 0, 1
+        each = torch.split(shares @ self.places[: len(shares)].to(shares.dtype), list(self.counts))
+        for share, lot, count in zip(each, lots.tolist(), self.counts, strict=True):
+            level = min(count - 1, int((share.cumsum(-1) < lot).sum()))
+            code, base = code + level * base, base * count
+        return code
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[Q, D] → [Q, codes]."""

@@ -48,12 +48,17 @@ class Choices:
 
 def watched(monkeypatch: pytest.MonkeyPatch, lm: SpeechLM) -> Choices:
     choices, real = Choices(), choose
-    kinds = {lm.thinker.config.vocab_size: choices.thinker, lm.talker.codebook_size: choices.depth}
-    chosen = answer.Speaking.chosen
+    chosen, code = answer.Speaking.chosen, answer.Speaking.code
 
     def sampled(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
         taken = real(logits, temperature, generator)
-        kinds[len(logits)].append((logits.clone(), taken))
+        if len(logits) == lm.thinker.config.vocab_size:
+            choices.thinker.append((logits.clone(), taken))
+        return taken
+
+    def of_a_book(speaking: answer.Speaking, logits: Tensor) -> int:
+        taken = code(speaking, logits)
+        choices.depth.append((logits.clone(), taken))
         return taken
 
     def said(speaking: answer.Speaking, logits: Tensor) -> int:
@@ -64,6 +69,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, lm: SpeechLM) -> Choices:
         return taken
 
     monkeypatch.setattr(answer, "sampled", sampled)
+    monkeypatch.setattr(answer.Speaking, "code", of_a_book)
     monkeypatch.setattr(answer.Speaking, "chosen", said)
     return choices
 

@@ -50,3 +50,20 @@ def test_units_see_their_neighbours_of_the_same_sample_alone() -> None:
     moved = (beside(changed, sample) - together).abs().sum(-1) > 1e-6
     assert moved.tolist() == [False, False, True, True, True, False, False, False, False]
     assert F.mse_loss(together, units) > 0
+
+
+def test_levels_are_taken_in_the_middle_of_their_shares() -> None:
+    levels = Levels((3, 4), 12, 2)
+    grid = (
+        torch.tensor([0.2, 0.5, 0.3])[None, :] * torch.tensor([0.1, 0.2, 0.3, 0.4])[:, None]
+    )  # the lowest place is the last
+    shares = grid.flatten()
+    assert levels.at(shares, torch.tensor([0.5, 0.5])) == 1 + 3 * 2
+    assert levels.at(shares, torch.tensor([0.1, 0.95])) == 0 + 3 * 3
+    assert levels.at(shares, torch.tensor([1.0, 0.0])) == 2 + 3 * 0
+    assert (
+        levels.at(shares * 0.999, torch.tensor([1.0, 1.0])) == 2 + 3 * 3
+    )  # rounding leads to no level beyond the last
+    draw = torch.Generator().manual_seed(0)
+    taken = torch.tensor([levels.at(shares, torch.rand(2, generator=draw)) for _ in range(4000)])
+    torch.testing.assert_close(torch.bincount(taken, minlength=12) / 4000, shares, atol=0.02, rtol=0)
