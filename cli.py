@@ -38,6 +38,7 @@ MIN_CALM_CLIPS = 3
 NEXT_STEPS = """
 To talk to it yourself (first `source .venv/bin/activate`):
   attune chat                      type, give a recording's path, or press Enter and speak
+  attune chat --student            the small student that learnt from this cascade (it needs: pip install -e '.[student]')
   attune ask in.wav -o out.wav     answer one recording
   attune calibrate a.wav b.wav c.wav   three calm sentences, so that it reads your voice better
   attune doctor                    what each engine is, and what is missing"""

@@ -29,7 +29,7 @@ step train accelerate launch --num_processes "$gpus" $([ "$gpus" -gt 1 ] && echo
   ${memory[@]+"${memory[@]}"} $(again "$out/$flavour")
 
 step compare attune compare -o "$out/compared" --items full --profile gpu --system cascade --system cascade:cues=hidden \
-  --system cascade:cues=oracle --system "$out/$flavour/student" $(again "$out/compared")
+  --system cascade:cues=oracle --system student --system "$out/$flavour/student:name=$flavour" $(again "$out/compared")
 
 python runs/step.py "$log" --table
 echo "Talk to it: attune chat --model $out/$flavour/student"

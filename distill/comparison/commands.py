@@ -172,11 +172,8 @@ def _usual() -> tuple[tuple[str, ...], str | None]:
     """All that can be had here, and a line on what cannot."""
     from cascade.needs import extra, package
     from distill.comparison.systems import STUDENT, USUAL
-    from e2e_model.shipped import STUDENT as STUDENT_FOLDER
 
     cascades = tuple(name for name in USUAL if name != STUDENT)
-    if not (STUDENT_FOLDER / "student.json").is_file():
-        return cascades, "no trained student comes with this version; compare yours with --system FOLDER"
     for name in ("torch", "transformers", "safetensors"):
         if package(name, name, extra("student")).fix:
             return cascades, f"the student is left out, it needs {name}: {extra('student')}"

@@ -1,0 +1,69 @@
+"""The student that comes with Attune: small, whole, described, and it answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+import cli
+from cascade.audio import Waveform, read_speech, write_wav
+from cascade.turn import Turn
+from e2e_model import SpeechLM
+from e2e_model.respond import Audio, End
+from e2e_model.shipped import STUDENT
+
+MOST_MB = 25.0
+
+
+@pytest.fixture(scope="module")
+def lm() -> Iterator[SpeechLM]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield SpeechLM.from_pretrained(STUDENT, device="cpu")
+    torch.set_num_threads(threads)
+
+
+def test_it_is_small_and_says_where_it_comes_from() -> None:
+    size = sum(path.stat().st_size for path in STUDENT.rglob("*") if path.is_file())
+    assert size <= MOST_MB * 1e6
+    card = json.loads((STUDENT / "student.json").read_text(encoding="utf-8"))["card"]
+    assert {"dataset", "commit", "stages", "flavour", "seed"} <= set(card)
+    about = (STUDENT / "README.md").read_text(encoding="utf-8")
+    for heading in ("## Data", "## Recipe", "## Figures", "## Limits"):
+        assert heading in about
+    assert card["dataset"][:12] in about
+
+
+@pytest.mark.parametrize("emotion", ["comforting", "joyful"])
+def test_it_says_what_it_is_given_and_stops(lm: SpeechLM, emotion: str) -> None:
+    parts, reason = [], ""
+    for event in lm.speak("That is wonderful news, and I am glad for you!", emotion, seed=0):
+        if isinstance(event, Audio):
+            parts.append(event.samples)
+        elif isinstance(event, End):
+            reason = event.reason
+    wave = np.concatenate(parts)
+    assert reason == "end"
+    assert 1.0 < len(wave) / lm.codec.sample_rate < 10.0
+    assert Waveform(wave, lm.codec.sample_rate).level_dbfs > -40
+
+
+def test_ask_student_answers_a_spoken_sentence(spoken_sentence: Any, tmp_path: Path) -> None:
+    write_wav(tmp_path / "in.wav", spoken_sentence)
+    shown = CliRunner().invoke(
+        cli.main, ["ask", str(tmp_path / "in.wav"), "--student", "-o", str(tmp_path / "out.wav"), "--json"]
+    )
+    assert shown.exit_code == 0, shown.output
+    turn = Turn.model_validate_json(shown.stdout)
+    assert turn.reply is not None
+    assert turn.reply.text
+    assert turn.thought is not None
+    assert turn.transcript is not None
+    assert read_speech(tmp_path / "out.wav").duration_s > 0.5
