@@ -9,15 +9,16 @@ from pathlib import Path
 
 LEFT = (
     "data/manifest.json", "data/README.md", "data/report.html", "ears/student/student.json", "ears/curves.png",
-    "voice/codec/weights/codec.safetensors", "voice/student/student.json", "nano/student/model.safetensors",
-    "nano/student/codec/codec.safetensors", "nano/curves.png", "compared/comparison.html", "compared/comparison.json",
-    "compared/comparison.md", "steps.jsonl",
+    "voice/codec/weights/codec.safetensors", "voice/student/student.json", "answers/student/student.json",
+    "nano/student/model.safetensors", "nano/student/codec/codec.safetensors", "nano/curves.png",
+    "compared/comparison.html", "compared/comparison.json", "compared/comparison.md", "steps.jsonl",
 )  # fmt: skip
 STAGES = (
     "voice/codec",
     "ears/understand",
     "voice/speak",
-    "nano/empathise",
+    "answers/empathise",
+    "nano/speak",
 )  # refine sees too few replies to be held to it
 
 

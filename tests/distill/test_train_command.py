@@ -87,6 +87,10 @@ def train(*options: str | Path) -> Result:
         (["--flavour", "base", "--thinker", "/nowhere"], "/nowhere: no configuration of the thinker can be read"),
         (["--codec", "/nowhere"], "/nowhere"),
         (["--from", "/nowhere", "--stages", "speak"], "/nowhere"),
+        (
+            ["--stages", "refine", "--freeze", "thinker", "--freeze", "vector", "--freeze", "adapter"],
+            "refine would learn nothing",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line(options: list[str], line: str, data: Path, tmp_path: Path) -> None:
