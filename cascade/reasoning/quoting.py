@@ -38,7 +38,8 @@ _LONGEST_TYPED, _LONGEST_HEARD = 12, 8
 
 def echo_of(transcript: Transcript, topic: str | None, trust: float) -> str | None:
     """The clause most worth saying back, turned round; None when none is safe to repeat."""
-    heard = bool(transcript.words) or transcript.confidence is not None
+    # Typed, or known: no ears could have got it wrong.
+    heard = bool(transcript.words) or (transcript.confidence is not None and transcript.confidence < 1)
     if transcript.confidence is not None and transcript.confidence < trust:
         return None
     clauses = [clause for clause in _clauses(transcript.text) if _may_be_said(clause, transcript, topic, heard)]

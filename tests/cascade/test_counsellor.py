@@ -333,6 +333,13 @@ def test_unsure_voice_is_felt_but_not_named():
     assert reply.emotion == "comforting"
 
 
+@pytest.mark.parametrize(("sure", "said_back"), [(None, True), (1.0, True), (0.9, False)])
+def test_long_clauses_are_said_back_only_where_no_ears_could_be_wrong(sure, said_back):
+    text = "The stew fell on the floor of the kitchen just before dinner"
+    echo = understand(Transcript(text=text, confidence=sure, engine="t")).echo
+    assert (echo == "the stew fell on the floor of the kitchen just before dinner") is said_back
+
+
 def test_weak_recognition_is_asked_again_and_not_echoed():
     for sure, strategy in ((0.05, "clarify"), (0.4, "clarify")):
         heard = Transcript(text="my boss show that at me of the", confidence=sure, engine="t")
