@@ -60,6 +60,7 @@ class Written(Moves):
     unit_at: Tensor  # [U]
     units: Tensor  # [U] ids
     unit_state: Tensor  # [U] index of the thinker's state
+    state_seen: Tensor  # [U] 1 where the talker sees that state, else 0
     unit_sample: Tensor  # [U]
     frame_at: Tensor  # [F]
     frames: Tensor  # [F, K] codes
@@ -82,6 +83,7 @@ class Spoken:
     steps: list[Step]
     emotion: int  # reply emotion, the number of them: none told
     unseen: frozenset[int] = frozenset()  # frames whose codes are hidden from what comes after them
+    thought_seen: bool = True  # whether the talker sees the thinker's states, or units alone
 
 
 def spoken(
@@ -178,6 +180,7 @@ def written(spoken: Sequence[Spoken], reply_at: Sequence[Sequence[int]], *, read
                 out["unit_at"].append(place)
                 out["units"].append(one.units[index].id)
                 out["unit_state"].append(places[one.units[index].token])
+                out["state_seen"].append(one.thought_seen)
                 out["unit_sample"].append(sample)
             elif kind == "frame":
                 out["frame_at"].append(place)

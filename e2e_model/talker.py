@@ -94,7 +94,8 @@ class Talker(nn.Module):
     def embeds(self, written: Written, states: Tensor, vector: Tensor, vector_on: Tensor) -> Tensor:
         """The row [P, D]. states: the thinker's [T, H]; vector [N, V]."""
         sample = written.unit_sample
-        units = self.embed_units(written.units, states[written.unit_state], vector[sample], vector_on[sample])
+        states = states[written.unit_state] * written.state_seen[:, None]
+        units = self.embed_units(written.units, states, vector[sample], vector_on[sample])
         frames = (self.embed_frames(written.frames) * written.frame_seen[:, None]).to(units.dtype)
         if self.beside is not None:
             units = self.beside(units, sample).to(units.dtype)

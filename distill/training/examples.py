@@ -12,6 +12,7 @@ import numpy as np
 from distill.teaching.scenarios.plan import VARIED
 from distill.training.augment import Augment
 from distill.training.data import Row as Turn
+from distill.training.swaps import swapped
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import Row, ThinkForm
 from e2e_model.respond import Said
@@ -46,6 +47,10 @@ class Chance:
         0.1  # how often a word is read in letters by a talker that reads phones: unknown words have no others
     )
     unseen: float = 0.8  # how often, at worst, a talker that reads unit by unit does not see a frame that it wrote
+    unthought: float = (
+        0.5  # how often it sees none of the thinker's states, which tell it phrases that it knows by heart
+    )
+    swapped: float = 0.5  # how often a turn on paper is about other things, by a thinker from zero
     augment: Augment = field(default_factory=Augment)
     shift: bool = True  # speech may begin at any of the encoder's places, if it is one that learns them
 
@@ -53,8 +58,8 @@ class Chance:
         """For what is held out: the first form of think, everything told."""
         return replace(
             self, thinks=self.thinks[:1], given=1.0 if self.given else 0.0, wrong_word=0, no_word=0, strange_word=0, hole=0,
-            unseen=0, told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, letters=0, augment=Augment.none(),
-            shift=False,
+            unseen=0, unthought=0, swapped=0, told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, letters=0,
+            augment=Augment.none(), shift=False,
         )  # fmt: skip
 
 
@@ -76,12 +81,14 @@ class Example:
 @dataclass(frozen=True)
 class Examples:
     """Makes examples for one student. words: of the training split, to mishear; codes: by row, None before there is a codec;
-    writes: whether anything learns from what the thinker writes of speech; else that is left out."""
+    matters: what a turn may be about instead (swaps.py); writes: whether anything learns from what the thinker writes of speech;
+    else that is left out."""
 
     lm: SpeechLM
     chance: Chance
     codes: Any = None
     words: Sequence[str] = field(default_factory=tuple)
+    matters: Sequence[str] = field(default_factory=tuple)
     writes: bool = True
 
     def of(self, source: str, turn: Turn, rng: Rng, speech: int, true_share: float) -> list[Example]:
@@ -95,7 +102,10 @@ class Examples:
         if source == "listening":
             return [self.transcript(turn, speech)]
         if source == "writing":
-            heard = bool(self.lm.config.thinker.source is None and rng.random() < self.chance.as_heard)
+            from_zero = self.lm.config.thinker.source is None  # one that has read a library can say a word again
+            heard = bool(from_zero and rng.random() < self.chance.as_heard)
+            if from_zero and rng.random() < self.chance.swapped:
+                turn = swapped(turn, self.matters, rng)
             return [self.answer(turn, "speech→text" if heard else "text→text", rng, 0, true_share)]
         if source == "speaking":
             return [self.said(turn, rng, true_share)]
@@ -208,7 +218,8 @@ class Examples:
                 by_letters=lambda: rng.random() < self.chance.letters,
             )
             if self.lm.config.talker.order == "units":
-                made = replace(made, unseen=self._unseen(made.codes.shape[1], rng))
+                thought = bool(rng.random() >= self.chance.unthought)
+                made = replace(made, unseen=self._unseen(made.codes.shape[1], rng), thought_seen=thought)
         return replace(example, spoken=made, vector_on=bool(on), use_true=bool(true), felt=felt)
 
 

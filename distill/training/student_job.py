@@ -25,6 +25,7 @@ from distill.training.objectives import IGNORE
 from distill.training.packing import mixture, packs
 from distill.training.prepared import Prepared
 from distill.training.stages import HEARS, Source, Stage
+from distill.training.swaps import matters_of
 from e2e_model.answer import respond, speak
 from e2e_model.model import SpeechLM
 from e2e_model.pronouncing import phones_of
@@ -63,9 +64,10 @@ class StudentJob:
         self._dataset, self._prepared, self._capacity, self._seed = dataset, prepared, capacity, seed
         self._train, self._held_out = rows_of(dataset, by_heart)
         words = sorted({word for turn in self._train for word in spoken_words(turn.user_text or "").split()})
+        matters = matters_of(turn.user_text or "" for turn in self._train)
         codes = prepared.codes if any(name in stage.objectives for name in ("codes", "depth")) else None
         self._makers = {
-            training: Examples(lm, chance if training else chance.still(), codes, words, writes)
+            training: Examples(lm, chance if training else chance.still(), codes, words, matters, writes)
             for training in (True, False)
         }
         spell = phones_of if lm.speller.ctc == "phones" else lm.speller.ctc_ids

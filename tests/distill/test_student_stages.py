@@ -295,10 +295,12 @@ def test_frozen_parts_stay_and_take_their_rows_along(dataset: Dataset, places: P
     assert {source for pack in job.packs(0) for source, _ in pack} == {"speaking"}  # writing teaches the thinker alone
 
 
-def test_frames_are_hidden_in_training_alone(dataset: Dataset, places: Path, tmp_path: Path) -> None:
+def test_frames_and_thoughts_are_hidden_in_training_alone(dataset: Dataset, places: Path, tmp_path: Path) -> None:
     job = job_of("speak", student("nano", dataset, places), dataset, tmp_path)
     packs = job.packs(0)
-    seen = [job.batch(pack, 0).tensors["written"].frame_seen for pack in packs]
-    assert 0.2 < float(torch.cat(seen).float().mean()) < 0.9
-    held = [job.batch(pack, HELD_OUT).tensors["written"].frame_seen for pack in job.held_out()]
-    assert torch.cat(held).all()
+    rows = [job.batch(pack, 0).tensors["written"] for pack in packs]
+    assert 0.2 < float(torch.cat([row.frame_seen for row in rows]).float().mean()) < 0.9
+    assert 0.1 < float(torch.cat([row.state_seen for row in rows]).float().mean()) < 0.9, "so are the thinker's states"
+    held = [job.batch(pack, HELD_OUT).tensors["written"] for pack in job.held_out()]
+    assert torch.cat([row.frame_seen for row in held]).all()
+    assert torch.cat([row.state_seen for row in held]).all()
