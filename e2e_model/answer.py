@@ -400,7 +400,8 @@ def _begin(
     if task in HEARING and samples is not None:
         think, audio = hear(lm, samples)
     form: ThinkForm = manner.think if task in ANSWERING else "none"
-    pieces = given_pieces(think, form, manner.cues == "heads" or task not in HEARING)
+    believed = think.sure is None or think.sure >= (lm.least_sure or 0.0)
+    pieces = given_pieces(think, form, manner.cues == "heads" or task not in HEARING, believed=believed)
     row = lm.prompter.row(
         task,
         form,
@@ -431,5 +432,6 @@ def hear(lm: SpeechLM, samples: np.ndarray[Any, Any]) -> tuple[Think, Tensor | N
     best: dict[str, Any] = {name: max(p, key=lambda k: p[k]) for name, p in named.items() if name != "events"}
     if "events" in named:
         best["events"] = tuple(label for label, share in named["events"].items() if share > 0.5)
-    heard = lm.words(ctc)
-    return Think(heard=heard, probabilities=named, **best), audio if lm.config.thinker.hears else None
+    return Think(
+        heard=lm.words(ctc), sure=lm.sureness(ctc), probabilities=named, **best
+    ), audio if lm.config.thinker.hears else None

@@ -52,7 +52,10 @@ def save_student(
         text = torch.from_numpy(lm.spelling.ngram.text)
         if isinstance(lm.spelling, WordSearch):
             lm.spelling.lexicon.save(beside / LEXICON)
-        save_file({"text": text.to(torch.int16 if lm.spelling.ngram.units < 1 << 15 else torch.int32)}, beside / WORDS)
+        words = {"text": text.to(torch.int16 if lm.spelling.ngram.units < 1 << 15 else torch.int32)}
+        if lm.least_sure is not None:
+            words["least_sure"] = torch.tensor([lm.least_sure])
+        save_file(words, beside / WORDS)
     files = {str(path.relative_to(beside)): _sha256(path) for path in sorted(beside.rglob("*")) if path.is_file()}
     about = {
         "config": lm.config.plain(),
@@ -97,7 +100,8 @@ def load_student(folder: str | Path, *, device: str = "cpu", sources: Mapping[st
         )
     _fill(lm, _weights(folder / WEIGHTS), folder, whole=whole)
     if WORDS in card["files"]:
-        text = _weights(folder / WORDS)["text"].numpy()
+        words = _weights(folder / WORDS)
+        text = words["text"].numpy()
         lexicon = Lexicon.read(folder / LEXICON) if config.encoder.ctc == "phones" else None
         units = (lm.speller.ctc_size if lexicon is None else len(lexicon)) + 1
         if len(text) == 0 or text.min() < 0 or text.max() >= units:
@@ -105,6 +109,7 @@ def load_student(folder: str | Path, *, device: str = "cpu", sources: Mapping[st
                 f"{folder / WORDS}: not in the {units - 1} units or words of this student; save it again"
             )
         lm.learn_words(NGram(text, units=units, order=config.spelling.order), lexicon)
+        lm.least_sure = float(words["least_sure"]) if "least_sure" in words else None
     lm.card = dict(card["card"])
     lm.codec.to(device)
     return lm.to(device).eval()

@@ -6,6 +6,7 @@ A row is many samples, one behind the other, each seeing itself alone (attention
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ class SpeechLM(nn.Module):
         self.use_codec(codec)
         # With the words of the training data, where the configuration asks for it.
         self.spelling: Spelling | WordSearch | None = None
+        self.least_sure: float | None = None  # of words that are believed, by `sureness`; None: nobody has measured it
 
     codec: Any
 
@@ -78,6 +80,13 @@ class SpeechLM(nn.Module):
         if isinstance(self.spelling, WordSearch):
             return " ".join(self.spelling.best(log_probs))
         return self.speller.ctc_words(self.spelling.best(log_probs))
+
+    def sureness(self, ctc: Tensor) -> float:
+        """CTC logits [S, units + 1] of one utterance → 0..1: one by the number of units between which a state wavers, in the mean
+        (e to minus the entropy), of states that hear one; 0 where none does."""
+        log_probs = ctc.float().log_softmax(-1)
+        log_probs = log_probs[log_probs.argmax(-1) != 0]
+        return math.exp(float((log_probs.exp() * log_probs).sum(-1).mean())) if len(log_probs) else 0.0
 
     def learn_words(self, ngram: NGram, lexicon: Lexicon | None = None) -> None:
         """ngram: over the CTC head's units; with a lexicon, over its words."""

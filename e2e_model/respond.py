@@ -22,11 +22,13 @@ class Said:
 class Think:
     """What the student made of the speech. A part is None when it is not known.
 
-    text: the think as it stands before the reply ("" without one); probabilities: of the cue heads, by cue and label.
+    text: the think as it stands before the reply ("" without one); probabilities: of the cue heads, by cue and label; sure: 0..1,
+    of what was heard (SpeechLM.sureness).
     """
 
     text: str = ""
     heard: str | None = None
+    sure: float | None = None
     emotion: str | None = None
     age: str | None = None
     gender: str | None = None

@@ -45,6 +45,11 @@ class NGram:
         """From sequences of units."""
         return cls(np.array([unit for line in lines for unit in (*line, EDGE)], np.int64), units=units, order=order)
 
+    def lines(self) -> list[Context]:
+        """What it was counted in."""
+        ends = np.flatnonzero(self.text == EDGE)
+        return [tuple(line[line != EDGE].tolist()) for line in np.split(self.text, ends + 1)[:-1]]
+
     def log_probs(self, before: Context) -> Array:
         """log p of each unit, EDGE for the end, behind the last of `before`: [units]."""
         context = before[max(0, len(before) - self.order + 1) :]

@@ -19,6 +19,7 @@ OPEN, CLOSE = "<think>", "</think>"
 MARKS = ("<heard>", "<age>", "<gender>", "<emotion>", "<event>", "<strategy>", "<reply>")
 HOLE = "unknown"  # what a hole takes the room of
 NO_EVENTS = "none"
+ASK_AGAIN = "clarify"  # the strategy of whoever did not follow
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,15 @@ def read_tag(text: str, labels: Labels) -> Think:
     )
 
 
-def given_pieces(think: Think, form: str, by_heads: bool) -> list[Piece] | None:
-    """What the thinker is told of its think, before it writes the rest of it."""
+def given_pieces(think: Think, form: str, by_heads: bool, *, believed: bool = True) -> list[Piece] | None:
+    """What the thinker is told of its think, before it writes the rest of it; where the words are not believed, to ask again."""
     if form == "none":
         return None
     if form == "language" or not by_heads:
         return []
     heard = spoken_words(think.heard) if think.heard is not None else None
-    return tag_pieces(heard, {name: getattr(think, name) for name in ("age", "gender", "emotion", "events")})
+    pieces = tag_pieces(heard, {name: getattr(think, name) for name in ("age", "gender", "emotion", "events")})
+    return pieces if believed else [*pieces, Piece(ASK_AGAIN)]
 
 
 def told(labels: Labels, heard: Think, form: str, text: str, given: bool) -> Think:
@@ -101,4 +103,4 @@ def told(labels: Labels, heard: Think, form: str, text: str, given: bool) -> Thi
         text = text.partition("<strategy>")[0].strip()
     if given or form == "language":
         return Think(**{**vars(heard), "text": text, "strategy": read.strategy, "reply_emotion": read.reply_emotion})
-    return Think(**{**vars(read), "probabilities": heard.probabilities})
+    return Think(**{**vars(read), "probabilities": heard.probabilities, "sure": heard.sure})

@@ -280,7 +280,7 @@ def impression(think: Think, typed: str | None, duration_s: float) -> Impression
     if words is None:
         raise EngineFailed(f"{ENGINE}: did not tell the words it heard, so nobody can look for words of crisis in them")
     engine = "typed" if typed is not None else ENGINE
-    transcript = Transcript(text=words, confidence=1.0 if typed is not None else None, engine=engine)
+    transcript = Transcript(text=words, confidence=1.0 if typed is not None else think.sure, engine=engine)
     return Impression(transcript, Cues() if typed is not None else cues_of(think, duration_s), _thought(think, words))
 
 

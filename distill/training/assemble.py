@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +18,14 @@ from e2e_model.codec import FsqCodec, FsqConfig, load_codec
 from e2e_model.config import Config
 from e2e_model.encoder import CUES
 from e2e_model.errors import ConfigProblem
+from e2e_model.lexicon import Lexicon
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import ASKED, THINKING, Prompter
 from e2e_model.pronouncing import lexicon_of
 from e2e_model.spelling import NGram
 from e2e_model.think import spoken_words, tag_pieces
 from e2e_model.tokenizer import train_tokenizer
+from e2e_model.word_search import WordSearch
 
 LEAST_LABELS = 2  # a cue with fewer different labels teaches nothing
 
@@ -115,18 +117,29 @@ def assembled(config: Config, dataset: Dataset, codec: Any, *, seed: int) -> Spe
 
 
 def learn_words(lm: SpeechLM, dataset: Dataset) -> None:
-    """What people say in this dataset: its ears spell by it. Raises ConfigProblem: phones, and words that have none."""
+    """What people say in this dataset, besides what the student has known before: its ears spell by it. Raises ConfigProblem:
+    phones, and words that have none."""
     texts = [row.user_text for row in dataset.rows("train") if row.user_text]
-    order = lm.config.spelling.order
+    order, before = lm.config.spelling.order, lm.spelling
+    lexicon, lines = None, list[Sequence[int]]()
     if lm.speller.ctc == "phones":
         if not order:
             raise ConfigProblem('[encoder] ctc = "phones" is read by words: give [spelling] an order of 1 or more')
         lexicon = lexicon_of(texts)
+        if isinstance(before, WordSearch):
+            lexicon = Lexicon({**before.lexicon, **lexicon})  # words keep their numbers
         lines = [lexicon.numbers(spoken_words(text)) for text in texts]
-        lm.learn_words(NGram.of(lines, units=len(lexicon) + 1, order=order), lexicon)
+        units = len(lexicon) + 1
     elif order:
         lines = [lm.speller.ctc_ids(text) for text in texts]
-        lm.learn_words(NGram.of(lines, units=lm.speller.ctc_size + 1, order=order))
+        units = lm.speller.ctc_size + 1
+    else:
+        return
+    if before is not None:
+        known = before.ngram.lines()
+        heard = set(known)
+        lines = [*known, *(line for line in lines if tuple(line) not in heard)]
+    lm.learn_words(NGram.of(lines, units=units, order=order), lexicon)
 
 
 def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
@@ -153,7 +166,7 @@ def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
     lm.speller = replace(lm.speller, ctc=ctc)
     lm.prompter = Prompter(lm.speller)
     lm.encoder.load_state_dict(other.encoder.state_dict())
-    lm.heads = other.heads
+    lm.heads, lm.spelling, lm.least_sure = other.heads, other.spelling, other.least_sure
     return lm
 
 

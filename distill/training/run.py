@@ -43,6 +43,7 @@ from distill.training.prepared import Prepared, prepare
 from distill.training.refine import RefineJob
 from distill.training.stages import STAGES, TABLE, Stage, StageName, scaled, voices_heard
 from distill.training.student_job import StudentJob
+from distill.training.sureness import learn_sureness
 from e2e_model.build import resolved
 from e2e_model.checkpoint import read_card
 from e2e_model.codec import MimiCodec, load_codec
@@ -290,7 +291,8 @@ def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Callable[[
 def _student_stage(
     order: Order, stage: Stage, lm: SpeechLM, dataset: Dataset, prepared: Prepared, tell: Tell
 ) -> Result:
-    set_training(lm, stage.parts(pretrained=lm.config.thinker.source is not None, freeze=order.freeze))
+    parts = stage.parts(pretrained=lm.config.thinker.source is not None, freeze=order.freeze)
+    set_training(lm, parts)
     kind = RefineJob if stage.name == "refine" else StudentJob
     job = kind(
         stage,
@@ -309,6 +311,8 @@ def _student_stage(
     checkpoints.use_best(order.out / stage.name, job.model)
     lm.cpu().eval()
     if is_first():
+        if lm.least_sure is None or not {"encoder", "heads"}.isdisjoint(parts):
+            learn_sureness(lm, dataset.rows("validation"), prepared)
         done = [name for name in STAGES if _done(order.out / name)]
         _save(order, lm, dataset, [*done, stage.name])
         _finish(order.out / stage.name, result)

@@ -37,6 +37,9 @@ Item = tuple[str, int]  # source and place among the split's rows
 SAMPLES = 2
 
 
+TAUGHT: Mapping[Source, tuple[str, ...]] = {"writing": ("thinker",), "speaking": ("vector", "talker")}
+
+
 class StudentJob:
     """One of the stages that train the student. capacity: states and tokens that a pack may hold."""
 
@@ -53,10 +56,14 @@ class StudentJob:
         by_heart: int | None = None,
     ) -> None:
         self.name, self.stage, self.lm = stage.name, stage, lm
-        writes = any(one.requires_grad for part in ("adapter", "thinker") for _, one in lm.part_parameters(part))
-        thinks = any(one.requires_grad for _, one in lm.part_parameters("thinker"))
-        # Texts answered in writing teach the thinker alone.
-        self._sources = {source: share for source, share in stage.sources.items() if thinks or source != "writing"}
+
+        def learns(*parts: str) -> bool:
+            return any(one.requires_grad for part in parts for _, one in lm.part_parameters(part))
+
+        writes = learns("adapter", "thinker")
+        # Texts answered in writing teach the thinker alone; texts to be said are for whoever says them.
+        idle = {source for source, parts in TAUGHT.items() if not learns(*parts)}
+        self._sources = {source: share for source, share in stage.sources.items() if source not in idle}
         writing = [source for source in stage.sources if writes or source not in HEARD_ONLY]
         self.model: nn.Module = StudentLosses(lm, only_hears=not writing)
         self.weights: Mapping[str, float] = dict(stage.objectives)

@@ -293,6 +293,11 @@ def test_frozen_parts_stay_and_take_their_rows_along(dataset: Dataset, places: P
     set_training(lm, stage.parts(pretrained=False, freeze=("thinker",)))
     job = job_of("speak", lm, dataset, tmp_path)
     assert {source for pack in job.packs(0) for source, _ in pack} == {"speaking"}  # writing teaches the thinker alone
+    set_training(lm, stage.parts(pretrained=False, freeze=("talker", "vector")))
+    job = job_of("speak", lm, dataset, tmp_path)
+    assert {source for pack in job.packs(0) for source, _ in pack} == {
+        "writing"
+    }  # a voice that is done needs none of it
 
 
 def test_frames_and_thoughts_are_hidden_in_training_alone(dataset: Dataset, places: Path, tmp_path: Path) -> None:

@@ -121,6 +121,9 @@ def check_talker(lm: SpeechLM, choices: Choices, reply_row: Row, audio: Tensor |
     with torch.no_grad():
         states = lm.thinker_states(made, audio)
         hidden = lm.talker_states(order, states, lm.feel(states, made, 1), torch.tensor([True]))
+        blind, on = dataclasses.replace(order, state_seen=order.state_seen * 0), torch.tensor([True])
+        felt = lm.feel(states, made, 1)
+        assert torch.equal(lm.talker_states(blind, states, felt, on), lm.talker_states(blind, states + 1, felt, on))
         logits = lm.talker.logits(hidden[order.ask_at])
         taken = [token for _, token in choices.talker]
         assert order.asked.tolist()[: len(taken)] == taken
@@ -244,6 +247,34 @@ def test_text_leaves_in_whole_characters(small: SpeechLM, monkeypatch: pytest.Mo
     events = answered(small, task="speech→text", think="none")
     assert text_of(events) == reply[:-1]
     assert events[-1] == End("length", reply[:-1], {"thinker": len(small.speller.ids(reply)), "talker": 0})
+
+
+# What is not believed.
+
+
+def test_it_is_as_sure_as_its_states_are(small: SpeechLM) -> None:
+    units = small.speller.ctc_size + 1
+    blank, one, other = torch.full((3, units), -50.0)
+    blank[0] = one[1] = other[2] = 50.0
+    between = torch.full((units,), -50.0)
+    between[1:5] = 50.0
+    assert small.sureness(torch.stack([blank, one, other])) == pytest.approx(1.0)
+    assert small.sureness(torch.stack([blank, between, blank])) == pytest.approx(1 / 4), "one of four units"
+    assert small.sureness(torch.stack([between, one])) == pytest.approx(1 / 2)
+    assert small.sureness(torch.stack([blank, blank])) == 0.0
+
+
+@pytest.mark.parametrize("believed", [True, False])
+def test_it_asks_again_where_it_is_not_sure_enough(
+    lm: SpeechLM, believed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    think, _ = hear(lm, SPEECH)
+    assert think.sure is not None
+    monkeypatch.setattr(lm, "least_sure", think.sure - 0.01 if believed else think.sure + 0.01)
+    events = answered(lm, task="speech→text")
+    assert isinstance(events[0], Think)
+    assert events[0].sure == think.sure
+    assert ("<strategy>clarify" in events[0].text) is not believed
 
 
 # The same by seed; nothing outside of it.

@@ -385,6 +385,10 @@ def test_words_and_how_they_sound_are_kept(tmp_path: Path) -> None:
     lm.save_pretrained(tmp_path / "student")
     again = loaded(tmp_path / "student")
     assert lm.words(states) == again.words(states) == "job"
+    assert again.least_sure is None
+    lm.least_sure = 0.5
+    lm.save_pretrained(tmp_path / "student")
+    assert loaded(tmp_path / "student").least_sure == 0.5
     kept = load_file(tmp_path / "student/words.safetensors")
     assert kept["text"].tolist() == [1, 2, 0, 2, 0]
     lm.learn_words(NGram.of([[3]], units=4, order=2), lexicon)
