@@ -189,7 +189,8 @@ class SpeechLM(nn.Module):
 
         samples: mono [N] at `sample_rate`, which must be the configuration's. Raises ConfigProblem.
         """
-        from e2e_model.answer import Manner, respond
+        from e2e_model.answer import respond
+        from e2e_model.at_work import Manner
 
         if samples is not None and sample_rate != self.config.sample_rate:
             raise ConfigProblem(f"speech of {sample_rate} Hz; resample it to {self.config.sample_rate} Hz")
@@ -197,7 +198,8 @@ class SpeechLM(nn.Module):
 
     def speak(self, text: str, emotion: str | None = None, **manner: Any) -> Iterator[Event]:
         """These very words, said in an emotion: Audio as it is made, then End."""
-        from e2e_model.answer import Manner, speak
+        from e2e_model.answer import speak
+        from e2e_model.at_work import Manner
 
         return speak(self, text, emotion, Manner(**manner))
 

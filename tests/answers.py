@@ -11,7 +11,7 @@ import torch
 from students import noise
 from torch import Tensor, nn
 
-from e2e_model import answer
+from e2e_model import at_work
 from e2e_model.generate import sampled as choose
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import HEARING
@@ -48,7 +48,7 @@ class Choices:
 
 def watched(monkeypatch: pytest.MonkeyPatch, lm: SpeechLM) -> Choices:
     choices, real = Choices(), choose
-    chosen, code = answer.Speaking.chosen, answer.Speaking.code
+    chosen, code = at_work.Speaking.chosen, at_work.Speaking.code
 
     def sampled(logits: Tensor, temperature: float, generator: torch.Generator) -> int:
         taken = real(logits, temperature, generator)
@@ -56,21 +56,21 @@ def watched(monkeypatch: pytest.MonkeyPatch, lm: SpeechLM) -> Choices:
             choices.thinker.append((logits.clone(), taken))
         return taken
 
-    def of_a_book(speaking: answer.Speaking, logits: Tensor) -> int:
+    def of_a_book(speaking: at_work.Speaking, logits: Tensor) -> int:
         taken = code(speaking, logits)
         choices.depth.append((logits.clone(), taken))
         return taken
 
-    def said(speaking: answer.Speaking, logits: Tensor) -> int:
+    def said(speaking: at_work.Speaking, logits: Tensor) -> int:
         before = len(choices.depth)
         taken = chosen(speaking, logits)
         del choices.depth[before:]  # it is a code of the first book
         choices.talker.append((logits.clone(), taken))
         return taken
 
-    monkeypatch.setattr(answer, "sampled", sampled)
-    monkeypatch.setattr(answer.Speaking, "code", of_a_book)
-    monkeypatch.setattr(answer.Speaking, "chosen", said)
+    monkeypatch.setattr(at_work, "sampled", sampled)
+    monkeypatch.setattr(at_work.Speaking, "code", of_a_book)
+    monkeypatch.setattr(at_work.Speaking, "chosen", said)
     return choices
 
 

@@ -13,7 +13,7 @@ from answers import LIVELY, RATE, SPEECH, Choices, answered, joined, limited, li
 from students import SENTENCES, SMALL_DECODER, base, nano
 from torch import Tensor
 
-from e2e_model import answer
+from e2e_model import at_work
 from e2e_model.answer import hear
 from e2e_model.interleave import Step, by_ratio, by_units, by_words
 from e2e_model.model import SpeechLM
@@ -367,8 +367,8 @@ def test_a_low_temperature_hurries_no_speech(small: SpeechLM, monkeypatch: pytes
     logits[talker.read], logits[talker.end] = going, -torch.inf
     counts = {}
     for temperature in (0.0, 1.0):
-        speaking = answer.Speaking(
-            small, answer.Manner(speech_temperature=temperature), torch.Generator().manual_seed(1), None
+        speaking = at_work.Speaking(
+            small, at_work.Manner(speech_temperature=temperature), torch.Generator().manual_seed(1), None
         )
         taken = [speaking.chosen(logits.clone()) for _ in range(4000)]
         reads = [k for k, code in enumerate(taken) if code == talker.read]
