@@ -9,13 +9,15 @@ from pathlib import Path
 
 LEFT = (
     "data/manifest.json", "data/README.md", "data/report.html", "ears/student/student.json", "ears/curves.png",
-    "voice/codec/weights/codec.safetensors", "voice/student/student.json", "answers/student/student.json",
+    "codec/codec/weights/codec.safetensors",
+    "words/student/student.json", "voice/student/student.json", "answers/student/student.json",
     "nano/student/model.safetensors", "nano/student/codec/codec.safetensors", "nano/curves.png",
     "compared/comparison.html", "compared/comparison.json", "compared/comparison.md", "steps.jsonl",
 )  # fmt: skip
 STAGES = (
-    "voice/codec",
+    "codec/codec",
     "ears/understand",
+    "words/speak",
     "voice/speak",
     "answers/empathise",
     "nano/speak",

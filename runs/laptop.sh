@@ -3,21 +3,22 @@
 #
 #   runs/laptop.sh [short|long] [FOLDER]     short: about an hour; long: an evening. Interrupted, the same line goes on.
 #
-# $SEED: of the data and of chance in training (1). Ears (understand) and voice (codec, speak) share nothing, so each learns on a
-# core of its own. The voice comes once more at the end: what is answered in empathise is far less varied than what it learnt before.
+# $SEED: of the data and of chance in training (1). Ears (understand) share nothing with words and voice, so each learns on a core of
+# its own. Words come first on paper alone, which is cheap. The voice comes once more at the end: what is answered in empathise is
+# far less varied than what it learnt before.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 size=${1:-short} out=${2:-runs/laptop-${1:-short}} seed=${SEED:-1} flavour=nano
 case $size in
   tiny)  # nothing is learnt in it: it shows that every step leaves what the next one needs
     data=(--turns 24 --listen 12 --speak 6 --unclear 6 --write 12) flavour=runs/tiny.toml items=trial
-    codec=20 understand=12 speak=12 empathise=4 refine=2 more=4 compared=(--paced 1 --rounds 1 --scored 0 --system cascade) ;;
+    codec=20 understand=12 write=6 speak=12 empathise=4 refine=2 more=4 compared=(--paced 1 --rounds 1 --scored 0 --system cascade) ;;
   short)
     data=(--turns 700 --listen 2000 --speak 1200 --unclear 150 --write 8000) items=tiny
-    codec=500 understand=700 speak=500 empathise=120 refine=6 more=100 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;
+    codec=500 understand=700 write=600 speak=500 empathise=120 refine=6 more=100 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;
   long)
     data=(--turns 3600 --listen 8000 --speak 2400 --unclear 500 --write 20000) items=small
-    codec=1600 understand=4000 speak=3500 empathise=900 refine=20 more=900
+    codec=1600 understand=4000 write=4000 speak=3500 empathise=900 refine=20 more=900
     compared=(--paced 12 --system cascade --system cascade:cues=hidden --system cascade:cues=oracle) ;;
   *) echo "runs/laptop.sh: $size: give tiny, short or long" >&2; exit 2 ;;
 esac
@@ -32,17 +33,20 @@ again() { [ -e "$1" ] && echo --resume || true; }
 
 step teach attune teach -o "$out/data" --profile embedded --seed "$seed" "${data[@]}" ${voice[@]+"${voice[@]}"} $(again "$out/data/settings.json")
 
-train=(attune train --data "$out/data" --flavour "$flavour" --seed "$seed")
-step understand "${train[@]}" -o "$out/ears" --stages understand --steps understand=$understand $(again "$out/ears") &
+train=(attune train --data "$out/data" --seed "$seed")
+new=("${train[@]}" --flavour "$flavour")
+step understand "${new[@]}" -o "$out/ears" --stages understand --steps understand=$understand $(again "$out/ears") &
 ears=$!
 trap 'kill $ears 2>/dev/null' EXIT  # it ends with this script, and goes on with it
-step speak "${train[@]}" -o "$out/voice" --stages codec,speak --steps codec=$codec --steps speak=$speak $(again "$out/voice")
+step codec "${new[@]}" -o "$out/codec" --stages codec --steps codec=$codec $(again "$out/codec")
+step write "${new[@]}" -o "$out/words" --codec "$out/codec" --stages speak --freeze talker --freeze vector \
+  --steps speak=$write $(again "$out/words")
+step speak "${train[@]}" -o "$out/voice" --from "$out/words" --stages speak --steps speak=$speak $(again "$out/voice")
 wait $ears
 trap - EXIT
-step empathise attune train --data "$out/data" --seed "$seed" -o "$out/answers" --from "$out/voice" --ears "$out/ears" \
+step empathise "${train[@]}" -o "$out/answers" --from "$out/voice" --ears "$out/ears" \
   --stages empathise,refine --steps empathise=$empathise --steps refine=$refine $(again "$out/answers")
-step speak-again attune train --data "$out/data" --seed "$seed" -o "$out/nano" --from "$out/answers" \
-  --stages speak --freeze thinker --steps speak=$more $(again "$out/nano")
+step speak-again "${train[@]}" -o "$out/nano" --from "$out/answers" --stages speak --freeze thinker --steps speak=$more $(again "$out/nano")
 
 step compare attune compare -o "$out/compared" --items $items --profile embedded "${compared[@]}" --system "$out/nano/student" \
   $(again "$out/compared")

@@ -28,11 +28,11 @@ def test_from_nothing_to_a_compared_student_and_the_same_line_goes_on(tmp_path: 
     shown = run("tiny.sh", tmp_path / "run")
     assert shown.returncode == 0, shown.stdout[-3000:] + shown.stderr[-3000:]
     assert "every held-out loss fell" in shown.stdout
-    for step in ("teach", "understand", "speak", "empathise", "speak-again", "compare"):
+    for step in ("teach", "understand", "codec", "write", "speak", "empathise", "speak-again", "compare"):
         assert f"== {step}: " in shown.stdout
     again = run("tiny.sh", tmp_path / "run")
     assert again.returncode == 0
-    assert again.stdout.count(": done (") == 6, "nothing is made twice"
+    assert again.stdout.count(": done (") == 8, "nothing is made twice"
 
 
 def test_a_run_with_something_missing_is_told(tmp_path: Path) -> None:

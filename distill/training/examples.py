@@ -21,6 +21,7 @@ from e2e_model.think import Piece, language_pieces, spoken_words, tag_pieces
 
 LABEL_TASKS = ("emotion", "age", "gender", "event", "labels")
 HEARD_ONLY = ("understanding", "listening")  # sources that are not answered
+WORDS_REPEATED = (3, 13)
 Rng = np.random.Generator
 Kind = Literal["reply", "transcript", "labels"]  # what the tokens after the think are
 
@@ -51,6 +52,7 @@ class Chance:
         0.5  # how often it sees none of the thinker's states, which tell it phrases that it knows by heart
     )
     swapped: float = 0.5  # how often a turn on paper is about other things, by a thinker from zero
+    repeated: float = 0.2  # how often there are words without sense in its place, to be said as they stand
     augment: Augment = field(default_factory=Augment)
     shift: bool = True  # speech may begin at any of the encoder's places, if it is one that learns them
 
@@ -58,8 +60,8 @@ class Chance:
         """For what is held out: the first form of think, everything told."""
         return replace(
             self, thinks=self.thinks[:1], given=1.0 if self.given else 0.0, wrong_word=0, no_word=0, strange_word=0, hole=0,
-            unseen=0, unthought=0, swapped=0, told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0, letters=0,
-            augment=Augment.none(), shift=False,
+            unseen=0, unthought=0, swapped=0, repeated=0, told=1.0 if self.told else 0.0, vector=1.0 if self.vector else 0.0,
+            letters=0, augment=Augment.none(), shift=False,
         )  # fmt: skip
 
 
@@ -104,6 +106,8 @@ class Examples:
         if source == "writing":
             from_zero = self.lm.config.thinker.source is None  # one that has read a library can say a word again
             heard = bool(from_zero and rng.random() < self.chance.as_heard)
+            if from_zero and self.matters and rng.random() < self.chance.repeated:
+                return [self.repeated(turn, rng)]
             if from_zero and rng.random() < self.chance.swapped:
                 turn = swapped(turn, self.matters, rng)
             return [self.answer(turn, "speech→text" if heard else "text→text", rng, 0, true_share)]
@@ -193,6 +197,12 @@ class Examples:
         return self._voiced(
             Example(turn, "speak", row, "reply", False), self.codes is not None, rng, turn.reply_emotion, true_share
         )
+
+    def repeated(self, turn: Turn, rng: Rng) -> Example:
+        """Words that nobody says together, to be said as they stand: whoever shall say a word back must learn to look it up."""
+        count = int(rng.integers(*WORDS_REPEATED))
+        text = " ".join(self.matters[place] for place in rng.integers(len(self.matters), size=count))
+        return Example(turn, "speak", self._row("speak", text=text, reply=text), "reply", False)
 
     def _row(self, task: str, **parts: Any) -> Row:
         if parts.get("speech") and not self.lm.config.thinker.hears:

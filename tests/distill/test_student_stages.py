@@ -183,6 +183,21 @@ def test_a_label_that_is_not_known_is_in_no_text(dataset: Dataset, places: Path)
     assert example.row.places[-1] == len(example.row.places) - 1 + 4 * hole  # emotion, age, gender, event
 
 
+def test_words_without_sense_are_said_as_they_stand(dataset: Dataset, places: Path) -> None:
+    lm = student("nano", dataset, places)
+    turn, matters = dataset.rows("train")[0], ("candle", "harbor", "ladder")
+    always = Examples(lm, Chance(as_heard=0.0, repeated=1.0), matters=matters)
+    (example,) = always.of("writing", turn, rng_of(0, 0, "writing", turn), 0, 1.0)
+    first, end = example.row.reply
+    asked, said = lm.speller.text(example.row.ids[:first]), lm.speller.text(example.row.ids[first:end])
+    assert set(said.split()) <= set(matters)
+    assert said in asked
+    assert sum(example.row.counts) > len(said.split()), "and each token of it counts"
+    for maker in (dataclasses.replace(always, chance=always.chance.still()), dataclasses.replace(always, matters=())):
+        (example,) = maker.of("writing", turn, rng_of(0, 0, "writing", turn), 0, 1.0)
+        assert example.task.endswith("text")
+
+
 @pytest.mark.parametrize("lost", ["emotion", "reply_emotion", "strategy"])
 def test_a_lost_label_is_refused_by_name(lost: str, dataset: Dataset) -> None:
     config = Config.flavoured("nano").with_(labels={lost: ("other",)})
