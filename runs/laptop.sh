@@ -15,7 +15,7 @@ case $size in
     codec=20 understand=12 write=6 speak=12 empathise=4 refine=2 more=4 compared=(--paced 1 --rounds 1 --scored 0 --system cascade) ;;
   short)
     data=(--turns 700 --listen 2000 --speak 1200 --unclear 150 --write 8000) items=tiny
-    codec=500 understand=700 write=600 speak=500 empathise=120 refine=6 more=100 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;
+    codec=400 understand=600 write=500 speak=300 empathise=90 refine=6 more=60 compared=(--paced 8 --system cascade --system cascade:cues=hidden) ;;
   long)
     data=(--turns 3600 --listen 8000 --speak 2400 --unclear 500 --write 20000) items=small
     codec=1600 understand=4000 write=4000 speak=3500 empathise=900 refine=20 more=900
