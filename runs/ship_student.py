@@ -1,4 +1,6 @@
-"""Put a trained student into the package: `python runs/ship_student.py RUN/student [--codec RUN]`, weights in 16 bits.
+"""Put a trained student into the package: `python runs/ship_student.py RUN/student … [--codec RUN]`, weights in 16 bits.
+
+Of several, of which one learnt on from another, the mean of their weights (model soups, arXiv 2203.05482); all else is the first's.
 
 The card (README.md) that lies there stays; its figures are for whoever ships another student to write anew.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
+
 from e2e_model.codec import load_codec
 from e2e_model.model import SpeechLM
 from e2e_model.shipped import STUDENT
@@ -15,13 +19,24 @@ from e2e_model.shipped import STUDENT
 MOST_MB = 25.0
 
 
+def mean_of(several: list[SpeechLM]) -> SpeechLM:
+    """The first, with the mean of all weights. Raises SystemExit: students of another shape."""
+    first, *others = several
+    if any(lm.config != first.config for lm in others):
+        raise SystemExit("these students are not of one kind; give some of which one learnt on from another")
+    with torch.no_grad():
+        for same in zip(*(lm.parameters() for lm in several), strict=True):
+            same[0].copy_(torch.stack([one.float() for one in same]).mean(0))
+    return first
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("student", type=Path)
+    parser.add_argument("students", type=Path, nargs="+")
     parser.add_argument("--codec", type=Path, help="a run whose codec decodes the same tokens better")
     parser.add_argument("--to", type=Path, default=STUDENT)
     asked = parser.parse_args()
-    lm = SpeechLM.from_pretrained(asked.student, device="cpu")
+    lm = mean_of([SpeechLM.from_pretrained(folder, device="cpu") for folder in asked.students])
     if asked.codec:
         codec = load_codec(asked.codec / "codec" / "weights")
         if codec.tokens_fingerprint() != lm.codec.tokens_fingerprint():
