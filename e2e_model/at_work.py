@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from e2e_model.model import SpeechLM
 from e2e_model.prompts import ThinkForm
 from e2e_model.think import CLOSE
 from e2e_model.tokenizer import BROKEN, Unit
+
+CIRCLE = 4
 
 
 class Stopped(Exception):
@@ -35,6 +38,16 @@ class Manner:
     stop: Callable[[], bool] = lambda: False
 
 
+def thrice(tokens: Sequence[int]) -> set[int]:
+    """What must not come next, or the same four tokens would stand there for the third time: whoever looks words up may turn in a
+    circle, and no reply that is taught says anything three times."""
+    last = tuple(tokens[1 - CIRCLE :])
+    if len(last) < CIRCLE - 1:
+        return set()
+    before = Counter(tuple(tokens[at : at + CIRCLE]) for at in range(len(tokens) - CIRCLE + 1))
+    return {four[-1] for four, count in before.items() if count > 1 and four[:-1] == last}
+
+
 @dataclass
 class Thinking:
     """The thinker at work: what it has written, and its state at each token of the reply."""
@@ -54,7 +67,10 @@ class Thinking:
         """The next token, and the state it leads to."""
         if self.manner.stop():
             raise Stopped
-        token = sampled(self.lm.token_logits(self.last[None])[0], self.manner.temperature, self.chance)
+        logits = self.lm.token_logits(self.last[None])[0]
+        if stale := thrice(self.reply):
+            logits[list(stale)] = -torch.inf
+        token = sampled(logits, self.manner.temperature, self.chance)
         self.steps += 1
         self.push([token])
         return token
