@@ -1,6 +1,6 @@
 """Put a trained student into the package: `python runs/ship_student.py RUN/student … [--codec RUN]`, weights in 16 bits.
 
-Of several, of which one learnt on from another, the mean of their weights (model soups, arXiv 2203.05482); the rest is the first's.
+Of several, of which one learnt on from another, the mean of their weights (model soups, arXiv 2203.05482).
 
 The card (README.md) that lies there stays; its figures are for whoever ships another student to write anew.
 """
