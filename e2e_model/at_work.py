@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from e2e_model.generate import Cached, device_of, sampled
+from e2e_model.generate import Cached, device_of, sampled, thrice
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import ThinkForm
 from e2e_model.think import CLOSE
 from e2e_model.tokenizer import BROKEN, Unit
-
-CIRCLE = 4
 
 
 class Stopped(Exception):
@@ -36,16 +33,6 @@ class Manner:
     chunk: int = 12
     seed: int = 0
     stop: Callable[[], bool] = lambda: False
-
-
-def thrice(tokens: Sequence[int]) -> set[int]:
-    """What must not come next, or the same four tokens would stand there for the third time: whoever looks words up may turn in a
-    circle, and no reply that is taught says anything three times."""
-    last = tuple(tokens[1 - CIRCLE :])
-    if len(last) < CIRCLE - 1:
-        return set()
-    before = Counter(tuple(tokens[at : at + CIRCLE]) for at in range(len(tokens) - CIRCLE + 1))
-    return {four[-1] for four, count in before.items() if count > 1 and four[:-1] == last}
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import Row
+
+CIRCLE = 4  # tokens
 
 
 class Cached:
@@ -54,3 +57,13 @@ def prefill(lm: SpeechLM, row: Row, audio: Tensor | None) -> tuple[Tensor, Cache
 
 def device_of(lm: SpeechLM) -> torch.device:
     return next(lm.parameters()).device
+
+
+def thrice(tokens: Sequence[int]) -> set[int]:
+    """What must not come next, or the same four tokens would stand there for the third time: whoever looks words up may turn in a
+    circle, and no reply that is taught says anything three times."""
+    last = tuple(tokens[1 - CIRCLE :])
+    if len(last) < CIRCLE - 1:
+        return set()
+    before = Counter(tuple(tokens[at : at + CIRCLE]) for at in range(len(tokens) - CIRCLE + 1))
+    return {four[-1] for four, count in before.items() if count > 1 and four[:-1] == last}

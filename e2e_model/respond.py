@@ -28,13 +28,13 @@ class Think:
 
     text: str = ""
     heard: str | None = None
-    sure: float | None = None
     emotion: str | None = None
     age: str | None = None
     gender: str | None = None
     events: tuple[str, ...] | None = None
     strategy: str | None = None
     reply_emotion: str | None = None
+    sure: float | None = None
     probabilities: dict[str, dict[str, float]] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from e2e_model.generate import thrice
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import Row
 
@@ -41,7 +42,10 @@ def sample_replies(
     step: dict[str, Any] = {"inputs_embeds": padded, "position_ids": places}
     for _ in range(most):
         made = network(**step, attention_mask=mask, past_key_values=cache, use_cache=True).last_hidden_state[:, -1]
-        tokens = _chosen(lm.token_logits(made), temperature, generator)
+        logits = lm.token_logits(made)
+        for row, reply in zip(logits, replies, strict=True):
+            row[list(thrice(reply))] = -torch.inf
+        tokens = _chosen(logits, temperature, generator)
         over |= tokens.cpu() == lm.speller.stop
         for reply, token, ended in zip(replies, tokens.tolist(), over.tolist(), strict=True):
             if not ended:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from e2e_model import at_work
 from e2e_model.answer import hear
-from e2e_model.at_work import thrice
+from e2e_model.generate import thrice
 from e2e_model.interleave import Step, by_ratio, by_units, by_words
 from e2e_model.model import SpeechLM
 from e2e_model.prompts import Row
