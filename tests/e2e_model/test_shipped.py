@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from students import nano
 
 import cli
 from cascade.audio import Waveform, read_speech, write_wav
@@ -18,6 +19,7 @@ from cascade.turn import Turn
 from e2e_model import SpeechLM
 from e2e_model.respond import Audio, End
 from e2e_model.shipped import STUDENT
+from runs.ship_student import mean_of
 
 MOST_MB = 25.0
 
@@ -39,6 +41,19 @@ def test_it_is_small_and_says_where_it_comes_from() -> None:
     for heading in ("## Data", "## Recipe", "## Figures", "## Limits"):
         assert heading in about
     assert card["dataset"][:12] in about
+
+
+def test_what_ships_may_be_the_mean_of_several() -> None:
+    one, other = nano(), nano()
+    before = [weight.clone() for weight in one.parameters()]
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight += 1
+    assert mean_of([one, other]) is one
+    for was, now in zip(before, one.parameters(), strict=True):
+        torch.testing.assert_close(now.data, was + 0.5)
+    with pytest.raises(SystemExit, match="not of one kind"):
+        mean_of([one, nano(told=("emotion",))])
 
 
 @pytest.mark.parametrize("emotion", ["comforting", "joyful"])
