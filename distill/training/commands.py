@@ -178,10 +178,9 @@ def _order(
     **same: Any,
 ) -> Order:
     """The options as an order. Raises ConfigError, StudentError."""
-    from cascade.errors import ConfigError
     from distill.training import run
     from distill.training.examples import Chance
-    from distill.training.stages import FEELING, TABLE
+    from distill.training.stages import FEELING
     from e2e_model.config import Config
 
     config = Config.flavoured(flavour)
@@ -199,15 +198,9 @@ def _order(
         chance, without = replace(chance, vector=0.0), [*FEELING]
     if no_label_kl:
         without += ["emotion_kl", "age_kl", "gender_kl"]
-    asked = run.parsed_stages(stages)
-    for stage in (TABLE[name] for name in asked if name != "codec"):
-        if not stage.parts(pretrained=config.thinker.source is not None, freeze=same["freeze"]):
-            raise ConfigError(
-                f"--freeze {' '.join(same['freeze'])}: {stage.name} would learn nothing; freeze fewer parts"
-            )
     return run.Order(
         config,
-        stages=asked,
+        stages=run.parsed_stages(stages),
         steps=run.parsed_steps(steps),
         packs_per_step=packs,
         chance=chance,

@@ -158,6 +158,12 @@ def _settled(order: Order) -> Order:
     if start is not None:
         order = dataclasses.replace(order, config=Config.of(read_card(start)["config"], str(start)))
     order = dataclasses.replace(order, config=resolved(order.config), start=start, ears=ears, codec=codec)
+    pretrained = order.config.thinker.source is not None
+    for stage in (TABLE[name] for name in order.stages if name != "codec"):
+        if not stage.parts(pretrained=pretrained, freeze=order.freeze):
+            raise ConfigError(
+                f"--freeze {' '.join(order.freeze)}: {stage.name} would learn nothing; freeze fewer parts"
+            )
     makes_codec = "codec" in order.stages and codec is None and order.config.codec.kind == "fsq"
     if start is not None:
         load_codec(start / "codec")
