@@ -189,7 +189,7 @@ def speakers(split: Split) -> list[Speaker]:
 CastSplit = Literal["train", "validation", "test"]
 _HELD_BACK = {"male": ("m6", "Reed", "gustave", "paul", "quincy"), "female": ("f3", "Andrea")}
 _CAST_AGES: tuple[Age, ...] = ("adult", "child", "adult", "elder", "adult")
-_CAST_COPIES: dict[CastSplit, int] = {"train": 5, "validation": 6, "test": 4}
+_CAST_COPIES: dict[CastSplit, int] = {"train": 25, "validation": 6, "test": 4}
 
 
 def cast_of(split: CastSplit) -> list[Speaker]:

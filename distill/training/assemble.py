@@ -170,6 +170,30 @@ def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
     return lm
 
 
+def with_voice(lm: SpeechLM, folder: Path | None) -> SpeechLM:
+    """The same with the talker of another student, and the place of its emotion vectors. What it makes of this thinker's states
+    is for training to learn anew. Raises ConfigProblem: a talker of another kind, that speaks another codec's tokens, reads
+    another tokenizer's, or feels in another space."""
+    if folder is None:
+        return lm
+    other = SpeechLM.from_pretrained(folder, device="cpu")
+    units = lm.config.talker.units == "tokens"
+    for what, ours, theirs in (
+        ("talker", lm.config.talker, other.config.talker),
+        ("codec", lm.codec.tokens_fingerprint(), other.codec.tokens_fingerprint()),
+        ("reply emotions", lm.config.labels.reply_emotion, other.config.labels.reply_emotion),
+        ("emotion vector", lm.config.vector, other.config.vector),
+        ("thinker's width", lm.thinker.config.hidden_size, other.thinker.config.hidden_size),
+        ("tokens", units and lm.speller.tokenizer.get_vocab(), units and other.speller.tokenizer.get_vocab()),
+    ):
+        if ours != theirs:
+            raise ConfigProblem(f"{folder}: not this student's {what}; take a voice of the same flavour and analyzer")
+    lm.talker.load_state_dict(other.talker.state_dict())
+    lm.vector.mean.copy_(other.vector.mean)
+    lm.vector.deviation.copy_(other.vector.deviation)
+    return lm
+
+
 def check_networks(config: Config) -> None:
     """Whether networks can be made of a flavour, and run, before hours go into its codec. Raises ConfigProblem."""
     codec = SimpleNamespace(codebooks=config.codec.codebooks, codebook_size=8, levels=())

@@ -25,7 +25,7 @@ class Augment:
     """How much is left to chance. tract, tempo: relative, at most; room, level: at most, in log-mel's units (a quarter decade of
     power each); masks: of each kind."""
 
-    tract: float = 0.1
+    tract: float = 0.05
     tempo: float = 0.12
     room: float = 0.25
     level: float = 0.06

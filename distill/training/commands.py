@@ -91,6 +91,11 @@ def score(labels: Path, seed: int) -> None:
     help="Take encoder and heads of this student, trained at the same time on another core.",
 )
 @click.option(
+    "--voice",
+    type=click.Path(path_type=Path),
+    help="Take talker and codec of this student; a thinker of another tokenizer will do.",
+)
+@click.option(
     "--freeze",
     multiple=True,
     type=click.Choice(["encoder", "heads", "adapter", "thinker", "vector", "talker"]),

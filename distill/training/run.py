@@ -31,6 +31,7 @@ from distill.training.assemble import (
     new_codec,
     set_training,
     with_ears,
+    with_voice,
 )
 from distill.training.codec_job import CodecJob
 from distill.training.costs import flops_per_token
@@ -58,9 +59,9 @@ Tell = Callable[[str], None]
 @dataclass(frozen=True)
 class Order:
     """What is asked for. steps, epochs: by stage, in place of the table's; by_heart: train on the first so many dialogues
-    and evaluate on the same; start: another student's folder to begin with; ears: one whose encoder and heads are taken; freeze:
-    parts that stay as they are in all stages; codec:
-    a codec's folder, then stage 0 is left out, or alone lets its decoder learn on."""
+    and evaluate on the same; start: another student's folder to begin with; ears: one whose encoder and heads are taken;
+    voice: one whose talker and codec are; freeze: parts that stay as they are in all stages; codec: a codec's folder, then
+    stage 0 is left out, or alone lets its decoder learn on."""
 
     config: Config
     data: Path
@@ -77,6 +78,7 @@ class Order:
     without: tuple[str, ...] = ()  # objectives that are switched off
     start: Path | None = None
     ears: Path | None = None
+    voice: Path | None = None
     freeze: tuple[str, ...] = ()
     codec: Path | None = None
     parallel: Literal["auto", "ddp", "fsdp2"] = "auto"
@@ -100,6 +102,7 @@ class Order:
             "without": list(self.without),
             "start": str(self.start) if self.start else None,
             "ears": str(self.ears) if self.ears else None,
+            "voice": str(self.voice) if self.voice else None,
             "freeze": list(self.freeze),
             "codec": str(self.codec) if self.codec else None,
             "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
@@ -153,11 +156,13 @@ def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[
 
 def _settled(order: Order) -> Order:
     """With all that it names found and readable, before anything is written. Raises ConfigError, StudentError."""
-    start, ears = (_inside(path, "student", "student.json") for path in (order.start, order.ears))
+    start, ears, voice = (_inside(path, "student", "student.json") for path in (order.start, order.ears, order.voice))
     codec = _inside(order.codec, "codec/weights", "codec.json")
+    if voice is not None and codec is None:
+        codec = voice / "codec"  # it speaks no other's tokens
     if start is not None:
         order = dataclasses.replace(order, config=Config.of(read_card(start)["config"], str(start)))
-    order = dataclasses.replace(order, config=resolved(order.config), start=start, ears=ears, codec=codec)
+    order = dataclasses.replace(order, config=resolved(order.config), start=start, ears=ears, voice=voice, codec=codec)
     pretrained = order.config.thinker.source is not None
     for stage in (TABLE[name] for name in order.stages if name != "codec"):
         if not stage.parts(pretrained=pretrained, freeze=order.freeze):
@@ -251,7 +256,8 @@ def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
     there = order.out / "student"
     place = there if (there / "student.json").is_file() else order.start
     if place is None:
-        lm = with_ears(assembled(order.config, dataset, codec, seed=order.seed), order.ears)
+        lm = assembled(order.config, dataset, codec, seed=order.seed)
+        lm = with_voice(with_ears(lm, order.ears), order.voice)
         learn_words(lm, dataset)
         _save(order, lm, dataset, [])
         return lm
@@ -270,7 +276,7 @@ def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
             f"dataset's in {wanted.vector.space!r} ({wanted.vector.size}); take a dataset of the same analyzer"
         )
     if place != there:
-        lm = with_ears(lm, order.ears)
+        lm = with_voice(with_ears(lm, order.ears), order.voice)
         learn_words(lm, dataset)
     return lm
 

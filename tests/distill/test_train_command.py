@@ -163,6 +163,41 @@ def test_ears_and_voice_learn_apart_and_are_put_together(flavour: Path, data: Pa
     }
 
 
+def test_a_new_thinker_takes_a_voice_that_another_student_has_learnt(flavour: Path, data: Path, tmp_path: Path) -> None:
+    same = ["--flavour", flavour, "--data", data, "--dtype", "float32"]
+    old, new = tmp_path / "old", tmp_path / "new"
+    shown = train(*same, "-o", old, "--stages", "codec,speak", "--steps", "codec=1", "--steps", "speak=2")
+    assert shown.exit_code == 0, shown.output
+    shown = train(*same, "-o", new, "--seed", 7, "--voice", old, "--stages", "speak", "--steps", "speak=2",
+                  "--freeze", "talker", "--freeze", "vector")  # fmt: skip
+    assert shown.exit_code == 0, shown.output
+    theirs, ours = (SpeechLM.from_pretrained(run / "student") for run in (old, new))
+
+    def same_part(part: str) -> bool:
+        pairs = zip(ours.part_parameters(part), theirs.part_parameters(part), strict=True)
+        return all(torch.equal(a, b) for (_, a), (_, b) in pairs)
+
+    assert same_part("talker")
+    assert not same_part("thinker")
+    assert not same_part("encoder")
+    assert torch.equal(ours.vector.mean, theirs.vector.mean)
+    assert ours.codec.fingerprint() == theirs.codec.fingerprint()
+
+
+def test_a_voice_that_does_not_fit_is_one_line(flavour: Path, data: Path, tmp_path: Path) -> None:
+    same = ["--data", data, "--stages", "codec,speak", "--steps", "codec=1", "--steps", "speak=1", "--dtype", "float32"]
+    assert train(*same, "--flavour", flavour, "-o", tmp_path / "voice").exit_code == 0
+    shown = train(*same, "--flavour", flavour, "-o", tmp_path / "run", "--voice", tmp_path / "voice", "--gate", "sum")
+    assert shown.exit_code == 2
+    assert len(shown.stderr.strip().splitlines()) == 1
+    assert "not this student's talker" in shown.stderr
+    shown = train(*same, "--flavour", flavour, "-o", tmp_path / "none", "--voice", tmp_path / "nobody")
+    assert shown.exit_code == 2
+    assert len(shown.stderr.strip().splitlines()) == 1
+    assert "nobody" in shown.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_codec_goes_on_decoding_better_and_its_tokens_stay(flavour: Path, data: Path, tmp_path: Path) -> None:
     same = ["--flavour", flavour, "--data", data, "--dtype", "float32"]
     first, more, voice = (tmp_path / name for name in ("first", "more", "voice"))
