@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from cascade.asr.voice_activity import read_turn, require_speech
 from cascade.audio import Waveform
 from cascade.cancel import CancelScope
 from cascade.devices import Player, record_turn
-from cascade.errors import AttuneError
+from cascade.errors import AttuneError, InputError
 from cascade.turn import Turn
 from graphs.screen import Screen, bar, stopped
 from graphs.session import Session
@@ -27,6 +28,7 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus", ".aiff", ".aif")
 LEAVE = ("/quit", "/exit", "/q", "quit", "exit")
 COMMAND = re.compile(r"/[a-z]+")  # a path holds more than one slash, or a dot
 HELP = "Type words; or give a recording's path; or press Enter and speak. Ctrl-C stops a reply, /quit ends."
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")  # of no text; a terminal's arrow keys send some
 RECALLED = 3  # exchanges shown when a session is continued
 
 
@@ -48,7 +50,7 @@ class Conversation:
         self.seed, self.listen_back, self.after = seed, listen_back, after
 
     def run(self) -> None:
-        """Until /quit, end of input, or Ctrl-C at the prompt."""
+        """Until /quit, end of input, or Ctrl-C at the prompt. Raises InputError: a file is piped in that is no text."""
         click.echo(f"Session {self.session.id}. {HELP}")
         for exchange in self.runner.run(self.session.history())[-RECALLED:]:
             click.echo(click.style(f"  you: {exchange.said or '(not understood)'}", dim=True))
@@ -60,6 +62,10 @@ class Conversation:
             except AttuneError as error:
                 click.echo(f"attune: {error}", err=True)
         while (typed := _typed()) is not None:
+            if not sys.stdin.isatty() and CONTROL.search(typed):  # its thousand lines would all be answered
+                raise InputError(
+                    "the input is no text, but a recording's bytes; give its path as a line, or use: attune ask FILE"
+                )
             self.said(typed)
         click.echo(f"Kept. To go on: attune chat --session {self.session.id}")
 

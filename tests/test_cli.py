@@ -161,6 +161,18 @@ def test_chat_takes_bytes_that_are_no_text_and_a_closed_input() -> None:
     assert b"Kept" in closed.stdout
 
 
+def test_a_recording_piped_into_chat_is_refused_and_not_answered_line_by_line(spoken: Path) -> None:
+    piped = chat_with(b"hello\n" + spoken.read_bytes(), "--session", "piped")
+    assert piped.returncode == 2
+    refusals = [line for line in piped.stderr.decode().splitlines() if line.startswith("attune: ")]
+    assert len(refusals) == 1, piped.stderr
+    assert "the input is no text" in refusals[0]
+    assert "attune ask FILE" in refusals[0]
+    assert b"Traceback" not in piped.stderr
+    kept = Path(os.environ["ATTUNE_HOME"]) / "sessions" / "piped"
+    assert len(list(kept.glob("turn-*.json"))) == 1, "what was said before it stays"
+
+
 def test_a_terminal_that_cannot_show_a_sign_gets_another(spoken: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli", "ask", str(spoken), "-o", str(tmp_path / "out.wav"), "--no-judge"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
