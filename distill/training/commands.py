@@ -116,6 +116,13 @@ def score(labels: Path, seed: int) -> None:
 @click.option("--gate", type=click.Choice(["gate", "sum", "hidden"]), help="Ablation: how state and text become one.")
 @click.option("--no-label-kl", is_flag=True, help="Ablation: labels alone, without the teacher's posteriors.")
 @click.option("--steps", multiple=True, metavar="STAGE=N", help="Steps of a stage, in place of the table's.")
+@click.option(
+    "--rate",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="× the table's learning rates: lower for a student that learns on.",
+)
 @click.option("--capacity", default=4096, show_default=True, type=click.IntRange(min=256), help="Tokens of a pack.")
 @click.option("--packs", type=click.IntRange(min=1), help="Packs of a step, over all processes.")
 @click.option(

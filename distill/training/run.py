@@ -81,6 +81,7 @@ class Order:
     voice: Path | None = None
     freeze: tuple[str, ...] = ()
     codec: Path | None = None
+    rate: float = 1.0  # × the table's learning rates
     parallel: Literal["auto", "ddp", "fsdp2"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
@@ -105,6 +106,7 @@ class Order:
             "voice": str(self.voice) if self.voice else None,
             "freeze": list(self.freeze),
             "codec": str(self.codec) if self.codec else None,
+            "rate": self.rate,
             "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         }
 
@@ -118,6 +120,7 @@ class Order:
         made = scaled(TABLE[name], pretrained=self.config.thinker.source is not None, dtype=self.dtype)
         schedule = dataclasses.replace(
             made.schedule,
+            learning_rate=self.rate * made.schedule.learning_rate,
             parallel=self.parallel,
             compile=self.compile,
             gradient_checkpointing=self.gradient_checkpointing,

@@ -198,6 +198,19 @@ def test_a_voice_that_does_not_fit_is_one_line(flavour: Path, data: Path, tmp_pa
     assert not (tmp_path / "none").exists()
 
 
+def test_a_student_that_learns_on_may_learn_more_gently(flavour: Path, data: Path, tmp_path: Path) -> None:
+    same = ["--flavour", flavour, "--data", data, "--dtype", "float32", "--stages", "understand",
+            "--steps", "understand=1"]  # fmt: skip
+
+    def rate(name: str, *more: object) -> float:
+        assert train(*same, "-o", tmp_path / name, *more).exit_code == 0
+        lines = map(json.loads, (tmp_path / name / "understand" / "curve.jsonl").read_text().splitlines())
+        return next(line["rate"] for line in lines if line["split"] == "train")
+
+    assert rate("gently", "--rate", "0.25") == pytest.approx(0.25 * rate("usual"))
+    assert "--rate" in train(*same, "-o", tmp_path / "not", "--rate", "0").stderr
+
+
 def test_a_codec_goes_on_decoding_better_and_its_tokens_stay(flavour: Path, data: Path, tmp_path: Path) -> None:
     same = ["--flavour", flavour, "--data", data, "--dtype", "float32"]
     first, more, voice = (tmp_path / name for name in ("first", "more", "voice"))
