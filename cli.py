@@ -115,7 +115,11 @@ main.add_command(voices)
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the whole turn as JSON.")
 @click.option("--no-think", is_flag=True, help="Do not show the thought.")
-@click.option("--no-judge", is_flag=True, help="Do not listen back to the reply: no scores, done sooner.")
+@click.option(
+    "--no-judge",
+    is_flag=True,
+    help="Do not listen back to the reply: no scores, done sooner. (A student's are never judged.)",
+)
 @click.option("--speaker", help="Read the voice against this calibrated speaker.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Same seed, same reply.")
 @home_option
@@ -212,11 +216,14 @@ def chat(
 
     Type, give the path of a recording, or press Enter and speak. Ctrl-C stops a reply.
     """
+    from cascade.errors import ConfigError
     from cascade.paralinguistics.speakers import DEFAULT, load_speaker, speaker_path
     from graphs.conversation import Conversation
     from graphs.screen import Screen
     from graphs.session import check_session_id, new_session_id, open_session
 
+    if stream and not contribute:
+        raise ConfigError(f"--stream {stream}: turns are given with --contribute alone; add it, or leave --stream out")
     session_id = new_session_id() if session_id is None else check_session_id(session_id)
     if speaker is None and not example and who.model is None and speaker_path(home, DEFAULT).is_file():
         speaker = DEFAULT
@@ -277,7 +284,10 @@ def calibrate(wavs: tuple[Path, ...], speaker: str, home: Path) -> None:
 @engine_options
 def doctor(loads: bool, models: bool, profile: str, swaps: tuple[str, ...]) -> None:
     """Show every engine and what it lacks here."""
+    from importlib.util import find_spec
+
     from cascade import doctor
+    from cascade.needs import extra
     from cascade.profiles import load_profile
 
     chosen = load_profile(profile, swaps)
@@ -289,6 +299,8 @@ def doctor(loads: bool, models: bool, profile: str, swaps: tuple[str, ...]) -> N
     click.echo("\n".join(doctor.shown(findings)) + "\n")
     for device, why in doctor.devices().items():
         click.echo(f"  {device:<12} {why or 'ok'}")
+    there = find_spec("torch") and find_spec("transformers")
+    click.echo(f"  {'student':<12} {'ok: attune chat --student' if there else extra('student')}")
     broken = [f"{finding.stage}={finding.name}" for finding in findings if finding.chosen and finding.missing]
     click.echo(
         f"\n{'Not whole: ' + ', '.join(broken) if broken else 'The profile is whole: every stage can run here.'}"

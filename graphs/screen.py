@@ -105,7 +105,8 @@ def _prosody(prosody: Prosody) -> str:
 
 
 def thought(thinking: Thought) -> str:
-    return line("thought", thinking.language(), dim=True)
+    # A student may think in tags; they are wrapped as words are.
+    return line("thought", thinking.language().replace("<", " <").strip(), dim=True)
 
 
 def failures(found: tuple[Failure, ...]) -> Iterator[str]:

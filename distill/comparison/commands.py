@@ -50,10 +50,14 @@ SIZES = ("trial", "tiny", "small", "full")
 )
 @click.option("--jobs", default=CPUS, show_default=True, type=click.IntRange(min=1), help="Answers made at once.")
 @click.option(
-    "--paced", default=20, show_default=True, type=click.IntRange(min=0), help="Items whose speed is measured,"
+    "--paced",
+    default=20,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Items whose speed is measured, one at a time.",
 )
 @click.option(
-    "--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="so many times, one at a time, warm."
+    "--rounds", default=3, show_default=True, type=click.IntRange(min=1), help="Speed is measured so often, warm."
 )
 @click.option(
     "--scored",

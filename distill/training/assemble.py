@@ -149,19 +149,12 @@ def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
         return lm
     other = SpeechLM.from_pretrained(folder, device="cpu")
     ctc = other.config.encoder.ctc
-    for what, ours, theirs in (
-        ("encoder", lm.config.with_(encoder={"ctc": ctc}).encoder, other.config.encoder),
-        ("mels", lm.config.mels, other.config.mels),
-        ("labels", lm.config.labels, other.config.labels),
+    check_ears(lm.config, other.config, folder)
+    _check_alike(
+        folder, "take ears that learnt from the same dataset",
         ("told cues", lm.config.told, other.config.told),
-        (
-            "tokens",
-            ctc == "tokens" and lm.speller.tokenizer.get_vocab(),
-            ctc == "tokens" and other.speller.tokenizer.get_vocab(),
-        ),
-    ):
-        if ours != theirs:
-            raise ConfigProblem(f"{folder}: not this student's {what}; take ears that learnt from the same dataset")
+        ("tokens", ctc == "tokens" and _tokens(lm), ctc == "tokens" and _tokens(other)),
+    )  # fmt: skip
     lm.config = lm.config.with_(encoder={"ctc": ctc}, spelling=other.config.spelling)
     lm.speller = replace(lm.speller, ctc=ctc)
     lm.prompter = Prompter(lm.speller)
@@ -177,21 +170,57 @@ def with_voice(lm: SpeechLM, folder: Path | None) -> SpeechLM:
     if folder is None:
         return lm
     other = SpeechLM.from_pretrained(folder, device="cpu")
-    units = lm.config.talker.units == "tokens"
-    for what, ours, theirs in (
-        ("talker", lm.config.talker, other.config.talker),
-        ("codec", lm.codec.tokens_fingerprint(), other.codec.tokens_fingerprint()),
-        ("reply emotions", lm.config.labels.reply_emotion, other.config.labels.reply_emotion),
+    reads = lm.config.talker.units == "tokens"
+    check_voice(lm.config, other.config, folder)
+    check_codec(lm.codec, other.codec, folder)
+    _check_alike(
+        folder, "take a voice that learnt from the same dataset",
         ("emotion vector", lm.config.vector, other.config.vector),
-        ("thinker's width", lm.thinker.config.hidden_size, other.thinker.config.hidden_size),
-        ("tokens", units and lm.speller.tokenizer.get_vocab(), units and other.speller.tokenizer.get_vocab()),
-    ):
-        if ours != theirs:
-            raise ConfigProblem(f"{folder}: not this student's {what}; take a voice of the same flavour and analyzer")
+        ("tokens", reads and _tokens(lm), reads and _tokens(other)),
+    )  # fmt: skip
     lm.talker.load_state_dict(other.talker.state_dict())
     lm.vector.mean.copy_(other.vector.mean)
     lm.vector.deviation.copy_(other.vector.deviation)
     return lm
+
+
+def check_ears(config: Config, other: Config, folder: Path) -> None:
+    """Whether a student of this configuration can take the other's ears. Raises ConfigProblem."""
+    _check_alike(
+        folder, "take ears of the same flavour",
+        ("encoder", config.with_(encoder={"ctc": other.encoder.ctc}).encoder, other.encoder),
+        ("mels", config.mels, other.mels),
+        ("labels", config.labels, other.labels),
+    )  # fmt: skip
+
+
+def check_voice(config: Config, other: Config, folder: Path) -> None:
+    """Whether a student of this configuration can take the other's voice. Raises ConfigProblem."""
+    _check_alike(
+        folder, "take a voice of the same flavour",
+        ("talker", config.talker, other.talker),
+        ("kind of codec", (config.codec.kind, config.codec.codebooks), (other.codec.kind, other.codec.codebooks)),
+        ("reply emotions", config.labels.reply_emotion, other.labels.reply_emotion),
+        ("thinker's width", config.thinker.model.get("hidden_size"), other.thinker.model.get("hidden_size")),
+    )  # fmt: skip
+
+
+def check_codec(codec: Any, other: Any, folder: Path) -> None:
+    """Whether a voice speaks in this codec's tokens. Raises ConfigProblem."""
+    _check_alike(
+        folder, f"it speaks in those of {folder / 'codec'}: leave --codec out, or give one that went on from it",
+        ("codec's tokens", codec.tokens_fingerprint(), other.tokens_fingerprint()),
+    )  # fmt: skip
+
+
+def _check_alike(folder: Path, advice: str, *pairs: tuple[str, Any, Any]) -> None:
+    for what, ours, theirs in pairs:
+        if ours != theirs:
+            raise ConfigProblem(f"{folder}: not this student's {what}; {advice}")
+
+
+def _tokens(lm: SpeechLM) -> Any:
+    return lm.speller.tokenizer.get_vocab()
 
 
 def check_networks(config: Config) -> None:

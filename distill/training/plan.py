@@ -31,10 +31,10 @@ from distill.training.job import Schedule
 from distill.training.optimizers import table
 from distill.training.progress import PEAKS, peak_flops
 from distill.training.refine import RefineJob
-from distill.training.run import Order
+from distill.training.run import Order, found
 from distill.training.stages import Stage
 from distill.training.student_job import StudentJob, rows_of
-from e2e_model.build import build, resolved
+from e2e_model.build import build
 from e2e_model.codec import MimiCodec, load_codec
 from e2e_model.config import Config
 from e2e_model.features import MELS_HZ
@@ -97,8 +97,9 @@ def plan_of(order: Order, *, device: str | None = None, timed: bool = True) -> P
 
     Raises InputError, ConfigError, StudentError as the run would.
     """
+    order = found(order)
     dataset = open_dataset(order.data)
-    config = fitted(resolved(order.config), dataset)
+    config = fitted(order.config, dataset)
     lm, notes = bare_student(config, dataset, _bare_codec(order))
     parameters = {name: sum(p.numel() for _, p in lm.part_parameters(name)) for name in PARTS}
     parameters["codec"] = sum(p.numel() for p in lm.codec.parameters())
@@ -107,7 +108,7 @@ def plan_of(order: Order, *, device: str | None = None, timed: bool = True) -> P
     stages = tuple(
         bench.codec() if name == "codec" else bench.student(order.stage(name))
         for name in order.stages
-        if name != "codec" or (config.codec.kind == "fsq" and order.codec is None)
+        if name != "codec" or order.makes_codec or order.decodes
     )
     if any(stage.tokens_per_s and not stage.measured for stage in stages):
         notes.append(f"Speeds with ~ are not measured: {MFU:.0%} of the device's best is assumed.")
@@ -159,8 +160,7 @@ def _bare_codec(order: Order) -> Any:
     """A codec of the shapes the run will have. Mimi's published configuration is transformers' default."""
     config = order.config.codec
     if config.kind == "fsq":
-        folder = order.codec or (order.start / "codec" if order.start else None)
-        return load_codec(folder) if folder else new_codec(order.config, order.seed)
+        return load_codec(order.codec) if order.codec else new_codec(order.config, order.seed)
     file = (order.codec or Path(config.source or "")) / "config.json"
     with torch.device("meta"):
         return MimiCodec(json.loads(file.read_bytes()) if file.is_file() else {}, config.codebooks)

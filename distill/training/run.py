@@ -22,8 +22,11 @@ from distill.run_folder import make_folder
 from distill.training import checkpoints, guards
 from distill.training.assemble import (
     assembled,
+    check_codec,
+    check_ears,
     check_labels,
     check_networks,
+    check_voice,
     fitted,
     fsq_codec,
     learn_words,
@@ -115,6 +118,11 @@ class Order:
         """Whether a codec that is given shall learn to decode better: its tokens stay, and students keep speaking in them."""
         return self.stages == ("codec",) and self.codec is not None
 
+    @property
+    def makes_codec(self) -> bool:
+        """Whether one is trained here from the start."""
+        return "codec" in self.stages and self.codec is None and self.config.codec.kind == "fsq"
+
     def stage(self, name: StageName) -> Stage:
         """A stage of the table, as this order wants it."""
         made = scaled(TABLE[name], pretrained=self.config.thinker.source is not None, dtype=self.dtype)
@@ -140,8 +148,10 @@ def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[
     make_folder(order.out, resume=order.resume)
     results: dict[str, Result] = {}
     with guards.open_run(order.out, order.settings(dataset), resume=order.resume):
-        if "codec" in order.stages and order.config.codec.kind == "fsq" and (order.codec is None or order.decodes):
+        if order.makes_codec or order.decodes:
             results |= _codec_stage(order, dataset, tell)
+        elif "codec" in order.stages and order.config.codec.kind == "fsq":
+            tell(f"codec: left out, for there is one: {order.codec}")
         student = [name for name in order.stages if name != "codec"]
         if not student:
             return results
@@ -157,27 +167,41 @@ def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[
     return results
 
 
-def _settled(order: Order) -> Order:
-    """With all that it names found and readable, before anything is written. Raises ConfigError, StudentError."""
+def found(order: Order) -> Order:
+    """With the places of all that it names, and the configuration that follows of them. A student that is learnt on, or whose
+    voice is taken, brings its codec. Raises ConfigError, StudentError: not there, nor of one kind."""
     start, ears, voice = (_inside(path, "student", "student.json") for path in (order.start, order.ears, order.voice))
+    for name, path in (("ears", ears), ("voice", voice)):
+        if path is not None and path == start:
+            raise ConfigError(f"--{name}: {path} is where this begins, ears, voice and all; leave --{name} out")
+    of = {path: Config.of(read_card(path)["config"], str(path)) for path in (start, ears, voice) if path is not None}
+    config = resolved(order.config if start is None else of[start])
+    if ears is not None:
+        check_ears(config, of[ears], ears)
+    if voice is not None:
+        check_voice(config, of[voice], voice)
     codec = _inside(order.codec, "codec/weights", "codec.json")
-    if voice is not None and codec is None:
-        codec = voice / "codec"  # it speaks no other's tokens
-    if start is not None:
-        order = dataclasses.replace(order, config=Config.of(read_card(start)["config"], str(start)))
-    order = dataclasses.replace(order, config=resolved(order.config), start=start, ears=ears, voice=voice, codec=codec)
-    pretrained = order.config.thinker.source is not None
+    owner = voice or start
+    if codec is None and owner is not None and config.codec.kind == "fsq":
+        codec = owner / "codec"
+    order = dataclasses.replace(order, config=config, start=start, ears=ears, voice=voice, codec=codec)
+    pretrained = config.thinker.source is not None
     for stage in (TABLE[name] for name in order.stages if name != "codec"):
         if not stage.parts(pretrained=pretrained, freeze=order.freeze):
             raise ConfigError(
                 f"--freeze {' '.join(order.freeze)}: {stage.name} would learn nothing; freeze fewer parts"
             )
-    makes_codec = "codec" in order.stages and codec is None and order.config.codec.kind == "fsq"
-    if start is not None:
-        load_codec(start / "codec")
-    if not makes_codec:
-        codec_of(order)
-    if start is None and order.config.thinker.source is None:
+    return order
+
+
+def _settled(order: Order) -> Order:
+    """As `found`, and readable, before anything is written. Raises ConfigError, StudentError."""
+    order = found(order)
+    if not order.makes_codec:
+        codec = codec_of(order)
+        if order.voice is not None:
+            check_codec(codec, load_codec(order.voice / "codec"), order.voice)
+    if order.start is None and order.config.thinker.source is None:
         check_networks(order.config)
     return order
 
@@ -245,8 +269,6 @@ def codec_of(order: Order) -> Any:
         return load_codec(order.codec)
     if own.is_dir():
         return load_codec(own)
-    if order.start is not None:
-        return load_codec(order.start / "codec")
     if not speaks(order.stages):
         return new_codec(
             order.config, order.seed

@@ -191,11 +191,45 @@ def test_a_voice_that_does_not_fit_is_one_line(flavour: Path, data: Path, tmp_pa
     assert shown.exit_code == 2
     assert len(shown.stderr.strip().splitlines()) == 1
     assert "not this student's talker" in shown.stderr
-    shown = train(*same, "--flavour", flavour, "-o", tmp_path / "none", "--voice", tmp_path / "nobody")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--from", "--ears", "--voice"])
+def test_a_student_that_is_not_there_is_one_line_before_anything_starts(
+    option: str, flavour: Path, data: Path, tmp_path: Path
+) -> None:
+    asked = ["--data", data, "-o", tmp_path / "run", option, tmp_path / "nobody"]
+    asked += [] if option == "--from" else ["--flavour", flavour]
+    for more in ([], ["--dry-run"]):
+        shown = train(*asked, *more)
+        assert shown.exit_code == 2
+        assert len(shown.stderr.strip().splitlines()) == 1
+        assert "no student is here" in shown.stderr
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_a_student_brings_is_not_made_again(flavour: Path, data: Path, tmp_path: Path) -> None:
+    same = ["--data", data, "--dtype", "float32"]
+    voice, run = tmp_path / "voice", tmp_path / "run"
+    stages = ["--stages", "codec,speak", "--steps", "codec=1", "--steps", "speak=1"]
+    assert train(*same, "--flavour", flavour, *stages, "-o", voice).exit_code == 0
+    plan = train(*same, "--flavour", flavour, *stages, "-o", run, "--voice", voice, "--dry-run")
+    assert plan.exit_code == 0, plan.output
+    assert not [line for line in plan.stdout.splitlines() if line.startswith("codec ") and "steps" not in line][1:]
+    shown = train(*same, *stages, "-o", run, "--from", voice)
+    assert shown.exit_code == 0, shown.output
+    assert "codec: left out" in shown.stderr
+    assert not (run / "codec").exists()
+    shown = train(*same, *stages, "-o", tmp_path / "twice", "--from", voice, "--voice", voice)
     assert shown.exit_code == 2
-    assert len(shown.stderr.strip().splitlines()) == 1
-    assert "nobody" in shown.stderr
-    assert not (tmp_path / "none").exists()
+    assert "leave --voice out" in shown.stderr
+    other = tmp_path / "other"
+    assert train(*same, "--flavour", flavour, *stages, "-o", other, "--seed", 5).exit_code == 0
+    shown = train(*same, "--flavour", flavour, "--stages", "speak", "-o", tmp_path / "mixed",
+                  "--voice", voice, "--codec", other)  # fmt: skip
+    assert shown.exit_code == 2
+    assert "leave --codec out" in shown.stderr
+    assert not (tmp_path / "mixed").exists()
 
 
 def test_a_student_that_learns_on_may_learn_more_gently(flavour: Path, data: Path, tmp_path: Path) -> None:
