@@ -135,11 +135,9 @@ def learn_words(lm: SpeechLM, dataset: Dataset) -> None:
         units = lm.speller.ctc_size + 1
     else:
         return
-    if before is not None:
-        known = before.ngram.lines()
-        heard = set(known)
-        lines = [*known, *(line for line in lines if tuple(line) not in heard)]
-    lm.learn_words(NGram.of(lines, units=units, order=order), lexicon)
+    known = before.ngram.lines() if before is not None else []
+    # A sentence counts once, however often a grammar's few wordings make it.
+    lm.learn_words(NGram.of(dict.fromkeys([*known, *map(tuple, lines)]), units=units, order=order), lexicon)
 
 
 def with_ears(lm: SpeechLM, folder: Path | None) -> SpeechLM:
