@@ -18,6 +18,8 @@ from distill.training.assemble import learn_words
 from distill.training.data import Dataset, open_dataset
 from distill.training.sureness import LEAST_TURNS, learn_sureness
 from e2e_model.model import SpeechLM
+from e2e_model.think import spoken_words
+from e2e_model.word_search import WordSearch
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,11 @@ def test_words_of_before_are_kept_and_none_counts_twice(dataset: Dataset) -> Non
     learn_words(lm, dataset)
     assert lm.spelling is not None
     first = lm.spelling.ngram.lines()
+    assert isinstance(lm.spelling, WordSearch)
+    numbers = lm.spelling.lexicon.numbers
+    said = [tuple(numbers(spoken_words(row.user_text))) for row in dataset.rows("train") if row.user_text]
+    assert len(set(said)) < len(said), "or nothing is shown"
+    assert first == list(dict.fromkeys(said))
     learn_words(lm, dataset)
     assert lm.spelling.ngram.lines() == first
     strange = tuple(int(unit) for unit in torch.arange(1, 6))
