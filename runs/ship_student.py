@@ -15,6 +15,8 @@ import torch
 from e2e_model.codec import load_codec
 from e2e_model.model import SpeechLM
 from e2e_model.shipped import STUDENT
+from e2e_model.spelling import NGram
+from e2e_model.word_search import WordSearch
 
 MOST_MB = 25.0
 
@@ -30,13 +32,23 @@ def mean_of(several: list[SpeechLM]) -> SpeechLM:
     return first
 
 
+def with_sentences(lm: SpeechLM, most: int) -> SpeechLM:
+    """The same, whose ears read words by the latest so many sentences of those they know: their text takes room, too."""
+    if isinstance(lm.spelling, WordSearch):
+        ngram, lexicon = lm.spelling.ngram, lm.spelling.lexicon
+        lm.learn_words(NGram.of(ngram.lines()[-most:], units=ngram.units, order=ngram.order), lexicon)
+    return lm
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("students", type=Path, nargs="+")
     parser.add_argument("--codec", type=Path, help="a run whose codec decodes the same tokens better")
+    parser.add_argument("--sentences", type=int, default=68_000, help="of the ears' n-gram, the latest, at most")
     parser.add_argument("--to", type=Path, default=STUDENT)
     asked = parser.parse_args()
     lm = mean_of([SpeechLM.from_pretrained(folder, device="cpu") for folder in asked.students])
+    lm = with_sentences(lm, asked.sentences)
     if asked.codec:
         codec = load_codec(asked.codec / "codec" / "weights")
         if codec.tokens_fingerprint() != lm.codec.tokens_fingerprint():

@@ -17,9 +17,12 @@ import cli
 from cascade.audio import Waveform, read_speech, write_wav
 from cascade.turn import Turn
 from e2e_model import SpeechLM
+from e2e_model.lexicon import Lexicon
 from e2e_model.respond import Audio, End
 from e2e_model.shipped import STUDENT
-from runs.ship_student import mean_of
+from e2e_model.spelling import NGram
+from e2e_model.word_search import WordSearch
+from runs.ship_student import mean_of, with_sentences
 
 MOST_MB = 25.0
 
@@ -41,6 +44,17 @@ def test_it_is_small_and_says_where_it_comes_from() -> None:
     for heading in ("## Data", "## Recipe", "## Figures", "## Limits"):
         assert heading in about
     assert card["dataset"][:12] in about
+
+
+def test_what_ships_reads_words_by_the_latest_sentences() -> None:
+    lm = nano()
+    lexicon = Lexicon({"hi": ((1,),), "you": ((2,), (3,))})
+    lm.learn_words(NGram.of([(1,), (2,), (1, 2)], units=3, order=2), lexicon)
+    for most, left in ((9, [(1,), (2,), (1, 2)]), (2, [(2,), (1, 2)])):
+        spelling = with_sentences(lm, most).spelling
+        assert isinstance(spelling, WordSearch)
+        assert spelling.ngram.lines() == left
+        assert spelling.lexicon is lexicon
 
 
 def test_what_ships_may_be_the_mean_of_several() -> None:
