@@ -173,6 +173,11 @@ def test_a_recording_piped_into_chat_is_refused_and_not_answered_line_by_line(sp
     assert len(list(kept.glob("turn-*.json"))) == 1, "what was said before it stays"
 
 
+def test_a_stream_without_consent_is_refused_and_doctor_tells_of_the_student() -> None:
+    refused(run("chat", "--stream", "redis://localhost:1"), "add it, or leave --stream out")
+    assert "attune chat --student" in run("doctor").output
+
+
 def test_a_terminal_that_cannot_show_a_sign_gets_another(spoken: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli", "ask", str(spoken), "-o", str(tmp_path / "out.wav"), "--no-judge"]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
