@@ -20,7 +20,7 @@ from distill.training.loop import train
 STEPS, STOP_AFTER = 8, 5
 
 
-def schedule(parallel: Any) -> Schedule:
+def schedule(parallel: Any, ema: float = 0.0) -> Schedule:
     return Schedule(
         learning_rate=3e-3,
         steps=STEPS,
@@ -29,6 +29,7 @@ def schedule(parallel: Any) -> Schedule:
         save_every=100,
         samples_every=4,
         parallel=parallel,
+        ema=ema,
     )
 
 
@@ -43,12 +44,12 @@ class Interrupted(OnPolicy):
 
 
 def stages(parallel: Any, run: Path, first: OnPolicy, resume: bool = False) -> None:
-    """The second stage trains what the first did not."""
+    """The second stage trains what the first did not, and keeps the mean of its weights."""
     train(first, schedule(parallel), run, seed=1, resume=resume, tell=lambda _: None)
     then = OnPolicy(name="empathise")
     then.model = first.model
     then.model.requires_grad_(True).layers.requires_grad_(False)  # type: ignore[union-attr,operator]
-    train(then, schedule(parallel), run, seed=1, resume=resume, tell=lambda _: None)
+    train(then, schedule(parallel, ema=0.8), run, seed=1, resume=resume, tell=lambda _: None)
 
 
 if __name__ == "__main__":

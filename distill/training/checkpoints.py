@@ -1,9 +1,10 @@
 """Where a stage stands, on disk: whole at every moment, and refused if it was cut or changed.
 
     last/  model.safetensors      parameters that train, and buffers; the frozen are the run's own and only fingerprinted
+           mean.safetensors       the same, averaged along the way, if that was asked for
            optimizer.safetensors  their optimizers' states, by "name|state"
            state.json             step and place in the data, the best so far, sha256 of the files
-    best/  model.safetensors, state.json
+    best/  model.safetensors (the mean, if there is one), state.json
 
 A folder is written beside its place and takes it by renaming: the former goes only when the new one is whole. No generator's
 state is kept, because chance hangs on (seed, epoch, place in it) alone.
@@ -15,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from cascade.errors import InputError
 from distill.training.parallel import World, as_sharded, full, learnt, put
 
 LAST, BEST = "last", "best"
-MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MODEL, MEAN, OPTIMIZER, STATE = "model.safetensors", "mean.safetensors", "optimizer.safetensors", "state.json"
 SAMPLE = 64  # values of each frozen tensor in their fingerprint
 
 
@@ -58,9 +59,20 @@ def frozen_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save(folder: Path, world: World, model: nn.Module, optimizers: list[Optimizer], state: State, same: Any) -> None:
-    """`same`: what must be the same when the stage goes on (JSON). No optimizers: a model to use. All processes call it."""
+def save(
+    folder: Path,
+    world: World,
+    model: nn.Module,
+    optimizers: list[Optimizer],
+    state: State,
+    same: Any,
+    means: Mapping[str, Tensor] | None = None,
+) -> None:
+    """`same`: what must be the same when the stage goes on (JSON). No optimizers: a model to use. means: the weights averaged.
+    All processes call it."""
     files = {MODEL: _on_cpu(learnt(model), world)}
+    if means is not None:
+        files[MEAN] = _on_cpu(means, world)
     if optimizers:
         files[OPTIMIZER] = _on_cpu(_states(model, optimizers), world)
     if world.main:
@@ -68,7 +80,7 @@ def save(folder: Path, world: World, model: nn.Module, optimizers: list[Optimize
     world.wait()
 
 
-def _on_cpu(tensors: dict[str, Tensor], world: World) -> dict[str, Tensor]:
+def _on_cpu(tensors: Mapping[str, Tensor], world: World) -> dict[str, Tensor]:
     kept = {}
     for name, tensor in tensors.items():
         whole = full(tensor.detach())
@@ -151,16 +163,27 @@ def _facts(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def load(folder: Path, model: nn.Module, optimizers: list[Optimizer] | None = None) -> None:
-    """Weights, and the optimizers' states if asked for, in place. `read_state` first: it checks the files."""
-    there, here = load_file(folder / MODEL), learnt(model)
-    if {name: tensor.shape for name, tensor in there.items()} != {name: tensor.shape for name, tensor in here.items()}:
-        odd = sorted(name for name in {*there, *here} if name not in there or name not in here) or ["a shape"]
-        raise InputError(f"{folder / MODEL}: is of another model (first difference: {odd[0]}); begin in another folder")
-    for name, tensor in here.items():
-        put(tensor, there[name])
+def load(
+    folder: Path,
+    model: nn.Module,
+    optimizers: list[Optimizer] | None = None,
+    means: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Weights, and their means and the optimizers' states if asked for, in place. `read_state` first: it checks the files."""
+    _fill(learnt(model), folder / MODEL)
+    if means is not None:
+        _fill(means, folder / MEAN)
     if optimizers is not None:
         _load_states(folder, model, optimizers)
+
+
+def _fill(here: Mapping[str, Tensor], file: Path) -> None:
+    there = load_file(file)
+    if {name: tensor.shape for name, tensor in there.items()} != {name: tensor.shape for name, tensor in here.items()}:
+        odd = sorted(name for name in {*there, *here} if name not in there or name not in here) or ["a shape"]
+        raise InputError(f"{file}: is of another model (first difference: {odd[0]}); begin in another folder")
+    for name, tensor in here.items():
+        put(tensor, there[name])
 
 
 def _load_states(folder: Path, model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
@@ -176,10 +199,10 @@ def _load_states(folder: Path, model: nn.Module, optimizers: Iterable[Optimizer]
                 optimizer.state[parameter] = {key: as_sharded(parameter, value) for key, value in state.items()}
 
 
-def use_best(stage: Path, model: nn.Module) -> int:
-    """Put the stage's best weights into the model; their step."""
-    facts = _facts(stage / BEST)
-    load(stage / BEST, model)
+def use(folder: Path, model: nn.Module) -> int:
+    """Put a stage's best or last weights into the model, averaged if the stage did so; their step."""
+    facts = _facts(folder)
+    _fill(learnt(model), folder / (MEAN if (folder / MEAN).is_file() else MODEL))
     return int(facts["step"])
 
 

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from graphs.options import INTERRUPTED
 
 if TYPE_CHECKING:
-    from distill.training.run import Order
+    from distill.training.order import Order
     from e2e_model.prompts import ThinkForm
 
 
@@ -123,6 +123,21 @@ def score(labels: Path, seed: int) -> None:
     type=click.FloatRange(0, min_open=True),
     help="× the table's learning rates: lower for a student that learns on.",
 )
+@click.option(
+    "--ema",
+    default=0.0,
+    show_default=True,
+    metavar="DECAY",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Keep the moving average of the weights: .995 looks back over some 200 steps; 0: none.",
+)
+@click.option(
+    "--keep",
+    type=click.Choice(["best", "last"]),
+    default="best",
+    show_default=True,
+    help="Weights of a stage: the best of the held-out rows, or the last.",
+)
 @click.option("--capacity", default=4096, show_default=True, type=click.IntRange(min=256), help="Tokens of a pack.")
 @click.option("--packs", type=click.IntRange(min=1), help="Packs of a step, over all processes.")
 @click.option(
@@ -190,7 +205,7 @@ def _order(
     **same: Any,
 ) -> Order:
     """The options as an order. Raises ConfigError, StudentError."""
-    from distill.training import run
+    from distill.training import order
     from distill.training.examples import Chance
     from distill.training.stages import FEELING
     from e2e_model.config import Config
@@ -210,10 +225,10 @@ def _order(
         chance, without = replace(chance, vector=0.0), [*FEELING]
     if no_label_kl:
         without += ["emotion_kl", "age_kl", "gender_kl"]
-    return run.Order(
+    return order.Order(
         config,
-        stages=run.parsed_stages(stages),
-        steps=run.parsed_steps(steps),
+        stages=order.parsed_stages(stages),
+        steps=order.parsed_steps(steps),
         packs_per_step=packs,
         chance=chance,
         without=tuple(without),

@@ -89,6 +89,7 @@ class Schedule:
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.98)
     clip: float = 1.0  # of the gradient's norm; 0: none
+    ema: float = 0.0  # how much of the weights' moving average stays in each step, which is then what is kept; 0: none
     evaluate_every: int = 100
     save_every: int = 100
     samples_every: int = 0  # 0: at the end only
@@ -109,6 +110,8 @@ class Schedule:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{name} = {value}: give more than 0")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema = {self.ema}: give 0 (none) or more, and less than 1")
         _check_choices(self)
 
     def total_steps(self, packs: int) -> int:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 
 from cascade.errors import EngineFailed, InputError, OutOfMemory, is_out_of_memory
 from distill.training import checkpoints, curves, guards, stream
+from distill.training.average import Average
 from distill.training.checkpoints import BEST, LAST, State
 from distill.training.job import Job, Result, Schedule, identity
 from distill.training.optimizers import optimizers, set_rate
@@ -33,7 +34,7 @@ DRAW_EVERY_S = 60.0
 def train(
     job: Job, schedule: Schedule, run: Path, *, seed: int, resume: bool = False, tell: Callable[[str], None] = print
 ) -> Result:
-    """Train a stage in RUN/<stage>; afterwards the model holds the last weights (`checkpoints.use_best`: the best).
+    """Train a stage in RUN/<stage>; afterwards the model holds the last weights (`checkpoints.use`: those to use).
 
     With `resume` it goes on from the last checkpoint, or begins if there is none; a stage that is through is only loaded.
     Raises InputError (folder, checkpoint, no packs), EngineFailed (loss, memory; the batch is kept), Stopped (signals).
@@ -61,7 +62,8 @@ class Loop:
         self.state = self._begun(resume)
         self._equip()
         if self.state.step:
-            checkpoints.load(self.stage / LAST, self.world.model, self.optimizers)
+            means = self.average.means if self.average else None
+            checkpoints.load(self.stage / LAST, self.world.model, self.optimizers, means)
             self.tell(f"{job.name}: goes on after step {self.state.step} of {self.steps}")
 
     def _begun(self, resume: bool) -> State:
@@ -84,6 +86,7 @@ class Loop:
         self.world.spread(model, compiled=self.schedule.compile, on_policy=getattr(self.job, "on_policy", False))
         self.learner = Learner(self.job, self.world, self.seed, self.schedule.clip)
         self.optimizers = optimizers(self.world.model, self.schedule)
+        self.average = Average(self.world.model, self.schedule.ema) if self.schedule.ema else None
         self.divergence = guards.Divergence()
         self.drawn_s = time.monotonic()
 
@@ -145,7 +148,13 @@ class Loop:
             raise EngineFailed(self._kept(step, prepared, report, reason))
         set_rate(self.optimizers, rate)
         update(self.optimizers)
+        if self.average:
+            self.average.follow()
         return report
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model is the one that is kept."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def _reason(self, report: Report) -> str:
         """Why a step cannot be used; nothing if it can."""
@@ -204,7 +213,7 @@ class Loop:
         if end or number % every.evaluate_every == 0:
             self._evaluate()
         if end or stopped or number % every.save_every == 0:
-            self._save(LAST)
+            self._save()
         if end or (every.samples_every and number % every.samples_every == 0):
             self._samples(number)
         if end or time.monotonic() - self.drawn_s > DRAW_EVERY_S:
@@ -216,24 +225,25 @@ class Loop:
     def _evaluate(self) -> None:
         """A line of the curve from the held-out packs; the weights are kept if they are the best so far."""
         dealt = stream.deal(self.job, self.held_out, self.world.rank, self.world.size)
-        total, means = self.learner.held_out(dealt)
-        state = self.state
-        self._write(self._row("held_out", state.epoch, total, means))
-        state.first_total = total if state.first_total is None else state.first_total
-        state.last_total = total
-        if state.best_total is None or total < state.best_total:
-            state.best_total, state.best_step = total, state.step
-            self._save(BEST)
+        with self._averaged():
+            total, means = self.learner.held_out(dealt)
+            state = self.state
+            self._write(self._row("held_out", state.epoch, total, means))
+            state.first_total = total if state.first_total is None else state.first_total
+            state.last_total = total
+            if state.best_total is None or total < state.best_total:
+                state.best_total, state.best_step = total, state.step
+                checkpoints.save(self.stage / BEST, self.world, self.world.model, [], state, self.same)
 
-    def _save(self, which: str) -> None:
-        used = self.optimizers if which == LAST else []
-        checkpoints.save(self.stage / which, self.world, self.world.model, used, self.state, self.same)
+    def _save(self) -> None:
+        means = self.average.means if self.average else None
+        checkpoints.save(self.stage / LAST, self.world, self.world.model, self.optimizers, self.state, self.same, means)
 
     @torch.no_grad()
     def _samples(self, number: int) -> None:
         folder = self.stage / "samples" / f"step-{number:06d}"
         part = folder.with_name(f".{folder.name}.part")
-        with self.world.whole():
+        with self._averaged(), self.world.whole():
             if self.world.main:
                 for old in (part, folder):
                     shutil.rmtree(old, ignore_errors=True)

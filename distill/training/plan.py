@@ -29,9 +29,9 @@ from distill.training.costs import Load, kept_bytes, load_of, state_bytes, work_
 from distill.training.data import Dataset, Row, Voice, open_dataset
 from distill.training.job import Schedule
 from distill.training.optimizers import table
+from distill.training.order import Order, found
 from distill.training.progress import PEAKS, peak_flops
 from distill.training.refine import RefineJob
-from distill.training.run import Order, found
 from distill.training.stages import Stage
 from distill.training.student_job import StudentJob, rows_of
 from e2e_model.build import build

@@ -226,9 +226,35 @@ def test_best_is_the_lowest_held_out_and_last_the_last(tmp_path: Path) -> None:
     assert result.best_total == min(totals.values())
     assert result.last_total == totals[12]
     job = Points()
-    assert checkpoints.use_best(tmp_path / "speak", job.model) == result.best_step
-    kept = load_file(tmp_path / "speak" / "best" / checkpoints.MODEL)
-    assert torch.equal(job.model.place.weight, kept["place.weight"])  # type: ignore[union-attr,arg-type]
+    for which, step in (("best", result.best_step), ("last", 12)):
+        assert checkpoints.use(tmp_path / "speak" / which, job.model) == step
+        kept = load_file(tmp_path / "speak" / which / checkpoints.MODEL)
+        assert torch.equal(job.model.place.weight, kept["place.weight"])  # type: ignore[union-attr,arg-type]
+
+
+def test_what_is_kept_is_the_mean_of_the_weights_along_the_way(undisturbed: Path, tmp_path: Path) -> None:
+    way = []
+
+    class Watched(Points):
+        def prepare(self, batch: Batch) -> Batch:
+            if self.model.training:
+                way.append(self.model.place.weight.detach().clone())  # type: ignore[operator,union-attr]
+            return super().prepare(batch)
+
+    averaged = replace(SCHEDULE, ema=0.75, packs_per_step=1, steps=6, evaluate_every=3)
+    job = Watched()
+    result = go(job, tmp_path, averaged)
+    expected, *after = [*way, job.model.place.weight.detach()]  # type: ignore[union-attr]
+    for weight in after:
+        expected = 0.75 * expected + 0.25 * weight
+    last = tmp_path / "speak" / "last"
+    assert checkpoints.use(last, job.model) == 6
+    assert torch.allclose(job.model.place.weight, expected)  # type: ignore[union-attr,arg-type]
+    assert not torch.allclose(load_file(last / checkpoints.MODEL)["place.weight"], expected)
+    means = load_file(last / checkpoints.MEAN)
+    assert result.best_step == 6, "the test wants a run that gets better"
+    best = load_file(tmp_path / "speak" / "best" / checkpoints.MODEL)
+    assert all(torch.equal(best[name], means[name]) for name in means)
 
 
 # Guards
@@ -314,6 +340,17 @@ def test_ctrl_c_saves_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -
     assert len(curve(tmp_path)) < len(curve(undisturbed))
     go(Points(), tmp_path, replace(SCHEDULE, save_every=100), resume=True)
     assert curve(tmp_path) == curve(undisturbed)
+
+
+def test_a_mean_goes_on_where_it_stood(tmp_path: Path) -> None:
+    averaged = replace(SCHEDULE, ema=0.8)
+    go(Points(), tmp_path / "whole", averaged)
+    with pytest.raises(Stopped):
+        go(Interrupted(), tmp_path / "cut", averaged)
+    go(Points(), tmp_path / "cut", averaged, resume=True)
+    whole, cut = (load_file(tmp_path / run / "speak" / "last" / checkpoints.MEAN) for run in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    assert curve(tmp_path / "whole") == curve(tmp_path / "cut")
 
 
 class Empty(Points):

@@ -57,7 +57,7 @@ def test_two_processes_give_the_losses_of_one(folder: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("file", ["model.safetensors", "mean.safetensors", "optimizer.safetensors"])
 def test_their_checkpoints_are_those_of_one(folder: Path, kind: str, file: str) -> None:
     one, two = (load_file(folder / run / "empathise" / "last" / file) for run in ("one", kind))
     assert one.keys() == two.keys()

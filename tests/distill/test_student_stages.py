@@ -22,9 +22,10 @@ from distill.training.augment import Augment
 from distill.training.data import Dataset, open_dataset
 from distill.training.examples import Chance, Examples, rng_of
 from distill.training.job import HELD_OUT
+from distill.training.order import Order
 from distill.training.prepared import Prepared, prepare
 from distill.training.refine import RefineJob
-from distill.training.run import Order, run
+from distill.training.run import run
 from distill.training.stages import TABLE, StageName
 from distill.training.student_job import StudentJob
 from e2e_model.config import Config

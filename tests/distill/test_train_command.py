@@ -11,6 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from dataset_samples import usual_samples, write_dataset
+from safetensors.torch import load_file
+from torch import Tensor
 
 from cli import main
 from distill.teaching.dataset.facts import Facts
@@ -243,6 +245,28 @@ def test_a_student_that_learns_on_may_learn_more_gently(flavour: Path, data: Pat
 
     assert rate("gently", "--rate", "0.25") == pytest.approx(0.25 * rate("usual"))
     assert "--rate" in train(*same, "-o", tmp_path / "not", "--rate", "0").stderr
+
+
+def test_which_weights_of_a_stage_are_kept_is_chosen(flavour: Path, data: Path, tmp_path: Path) -> None:
+    same = ["--flavour", flavour, "--data", data, "--dtype", "float32", "--stages", "understand",
+            "--steps", "understand=3", "--ema", "0.9"]  # fmt: skip
+
+    def kept(name: str, *more: object) -> dict[str, Tensor]:
+        shown = train(*same, "-o", tmp_path / name, *more)
+        assert shown.exit_code == 0, shown.output
+        return load_file(tmp_path / name / "student" / "model.safetensors")
+
+    last = kept("last", "--keep", "last")
+    means = load_file(tmp_path / "last" / "understand" / "last" / "mean.safetensors")
+    learnt = {name.removeprefix("lm."): value for name, value in means.items() if name.startswith("lm.encoder.")}
+    assert learnt
+    assert all(torch.equal(last[name], value) for name, value in learnt.items())
+    found = train(
+        "--data", data, "-o", tmp_path / "last", "--resume", "--keep", "best", *same[4:], "--flavour", flavour
+    )
+    assert found.exit_code == 2
+    assert "keep" in found.stderr
+    assert "--ema" in train(*same, "-o", tmp_path / "not", "--ema", "1").stderr
 
 
 def test_a_codec_goes_on_decoding_better_and_its_tokens_stay(flavour: Path, data: Path, tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ from distill.training.assemble import assembled, set_training
 from distill.training.costs import flops_per_token, kept_bytes, load_of, state_bytes, work_of
 from distill.training.data import Dataset, open_dataset
 from distill.training.optimizers import optimizers
+from distill.training.order import Order
 from distill.training.plan import Lengths, plan_of, shown
 from distill.training.refine import RefineJob
-from distill.training.run import Order
 from distill.training.stages import TABLE, StageName, scaled
 from distill.training.student_job import StudentJob
 from e2e_model.build import build, resolved
