@@ -37,9 +37,7 @@ def fitted(config: Config, dataset: Dataset) -> Config:
     spaces = {row.vector_space for row in rows if row.reply_vector is not None}
     if len(spaces) > 1:
         names = ", ".join(sorted(map(str, spaces)))
-        raise InputError(
-            f"{dataset.folder}: reply vectors of {len(spaces)} spaces ({names}); train on a dataset with one"
-        )
+        raise InputError(f"{dataset}: reply vectors of {len(spaces)} spaces ({names}); train on a dataset with one")
     size = next((len(row.reply_vector) for row in rows if row.reply_vector is not None), 0)
     told = [name for name in CUES if len(labels_of(rows, name)) >= LEAST_LABELS]
     return config.with_(vector={"size": size, "space": next(iter(spaces), None) or ""}, told=tuple(told))
@@ -62,7 +60,7 @@ def check_labels(config: Config, dataset: Dataset) -> None:
     for name, labels in held.items():
         if lost := sorted(labels - set(getattr(config.labels, name))):
             raise InputError(
-                f"{dataset.folder}: {name} {lost[0]!r} is no label of this student, which has "
+                f"{dataset}: {name} {lost[0]!r} is no label of this student, which has "
                 f"{', '.join(getattr(config.labels, name))}; take a configuration that has it"
             )
 

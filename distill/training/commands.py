@@ -72,7 +72,8 @@ def score(labels: Path, seed: int) -> None:
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="The folder that `attune teach` made.",
+    multiple=True,
+    help="A folder that `attune teach` made; several as one.",
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The run's folder.")
 @click.option("--stages", default="all", show_default=True, help="codec, understand, speak, empathise, refine.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from distill.teaching.dataset.manifest import FileEntry, Manifest, read_manifest
 from distill.teaching.dataset.shards import read_rows, shards_of
 from distill.teaching.records import SPLITS, Source, Split, Task
 
-__all__ = ["Dataset", "Floats", "Row", "TopLogprobs", "Voice", "open_dataset"]
+__all__ = ["Dataset", "Floats", "Row", "TopLogprobs", "Voice", "open_dataset", "open_datasets"]
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Voice = Literal["user", "reply"]
@@ -137,6 +137,10 @@ class Dataset:
         """Of the rows' contents."""
         return self.manifest.dataset_sha256
 
+    def __str__(self) -> str:
+        """As messages name it."""
+        return str(self.folder)
+
     def rows(self, split: Split) -> list[Row]:
         return self._rows[split]
 
@@ -152,7 +156,7 @@ class Dataset:
             samples, rate = soundfile.read(io.BytesIO(stored["bytes"]), dtype="float32")
         except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
             raise InputError(
-                f"{self.folder}: row {row.id}: its {whose}_audio cannot be decoded; make the dataset again"
+                f"{self}: row {row.id}: its {whose}_audio cannot be decoded; make the dataset again"
             ) from error
         return samples, rate
 
@@ -165,6 +169,27 @@ class Dataset:
         if held is None or held.shard != row.shard or row.number not in held.rows:
             held = self._held[column] = _read_group(self.folder, row, column)
         return held.values[row.number - held.rows.start].as_py()
+
+
+class Several(Dataset):
+    """Datasets as one: the rows of each behind those of the one before it, their ids with the dataset they are of."""
+
+    def __init__(self, parts: Sequence[Dataset]) -> None:
+        self._parts = {one.sha256: one for one in parts}
+        self._rows = {
+            split: [replace(row, id=f"{one.sha256}/{row.id}") for one in parts for row in one.rows(split)]
+            for split in SPLITS
+        }
+
+    @property
+    def sha256(self) -> str:
+        return "+".join(self._parts)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self._parts.values()))
+
+    def _value(self, row: Row, column: str) -> Any:
+        return self._parts[row.id.partition("/")[0]]._value(row, column)
 
 
 def _read_group(folder: Path, row: Row, column: str) -> _Held:
@@ -224,6 +249,17 @@ def open_dataset(folder: Path, *, verify: bool | None = None) -> Dataset:
         _check_shard(folder, entry, cheap if verify is None else verify)
     _check_extra(folder, {entry.path for entry in entries})
     return Dataset(folder, manifest, {split: list(_rows_of(folder, shards[split])) for split in SPLITS})
+
+
+def open_datasets(folders: Sequence[Path]) -> Dataset:
+    """Several datasets, in this order, as one; one as it is. Raises InputError as `open_dataset`, and for one that is given
+    twice."""
+    parts = [open_dataset(folder) for folder in folders]
+    for place, one in enumerate(parts):
+        for other in parts[:place]:
+            if one.sha256 == other.sha256:
+                raise InputError(f"{one}: holds the rows of {other}, which is given, too; give each dataset once")
+    return parts[0] if len(parts) == 1 else Several(parts)
 
 
 def _check_contents(folder: Path, manifest: Manifest) -> None:

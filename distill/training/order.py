@@ -28,7 +28,7 @@ class Order:
     stage 0 is left out, or alone lets its decoder learn on."""
 
     config: Config
-    data: Path
+    data: tuple[Path, ...]  # datasets
     out: Path
     stages: tuple[StageName, ...] = STAGES
     seed: int = 0

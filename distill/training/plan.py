@@ -26,7 +26,7 @@ from distill.teaching.progress import span
 from distill.training.assemble import fitted, new_codec, set_training, texts_of
 from distill.training.codec_job import CROP_S, CROPS_PER_PACK, Resynthesis
 from distill.training.costs import Load, kept_bytes, load_of, state_bytes, work_of
-from distill.training.data import Dataset, Row, Voice, open_dataset
+from distill.training.data import Dataset, Row, Voice, open_datasets
 from distill.training.job import Schedule
 from distill.training.optimizers import table
 from distill.training.order import Order, found
@@ -98,7 +98,7 @@ def plan_of(order: Order, *, device: str | None = None, timed: bool = True) -> P
     Raises InputError, ConfigError, StudentError as the run would.
     """
     order = found(order)
-    dataset = open_dataset(order.data)
+    dataset = open_datasets(order.data)
     config = fitted(order.config, dataset)
     lm, notes = bare_student(config, dataset, _bare_codec(order))
     parameters = {name: sum(p.numel() for _, p in lm.part_parameters(name)) for name in PARTS}

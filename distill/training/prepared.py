@@ -125,9 +125,7 @@ def _mels_of(
     for row, wave in zip(rows, _waves(dataset, rows, whose, sample_rate), strict=True):
         frames = np.zeros((0, 0), np.float16) if wave is None else mel(wave).astype(np.float16)
         if not np.isfinite(frames).all():
-            raise InputError(
-                f"{dataset.folder}: row {row.id}: its {whose}_audio has no finite log-mel; remove that row"
-            )
+            raise InputError(f"{dataset}: row {row.id}: its {whose}_audio has no finite log-mel; remove that row")
         made.append(frames)
     return made
 

@@ -35,7 +35,7 @@ from distill.training.assemble import (
 )
 from distill.training.codec_job import CodecJob
 from distill.training.costs import flops_per_token
-from distill.training.data import Dataset, Row, open_dataset
+from distill.training.data import Dataset, Row, open_datasets
 from distill.training.job import Result
 from distill.training.loop import train
 from distill.training.order import Order, found
@@ -55,7 +55,7 @@ Tell = Callable[[str], None]
 
 def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[str, Result]:
     """Every stage that is not done yet. Raises AttuneError, StudentError; guards.Stopped when a signal ends it."""
-    dataset = open_dataset(order.data)
+    dataset = open_datasets(order.data)
     order = _settled(order)
     check_labels(order.config, dataset)
     make_folder(order.out, resume=order.resume)

@@ -232,7 +232,7 @@ def codec(tmp_path: Path) -> Path:
 def order_of(config: Config, dataset: Dataset, out: Path, codec: Path, **changes: Any) -> Order:
     steps = dict.fromkeys(STUDENT_STAGES, 3)
     given: dict[str, Any] = {"stages": STUDENT_STAGES, "steps": steps, "codec": codec, "capacity": 1024}
-    return Order(config, dataset.folder, out, **given | changes)
+    return Order(config, (dataset.folder,), out, **given | changes)
 
 
 def quiet(*_: Any) -> None:

@@ -14,9 +14,9 @@ from dataset_samples import full_sample, sample, talker_sample, usual_samples, w
 from cascade.errors import InputError
 from distill.teaching.dataset.facts import Facts
 from distill.teaching.dataset.manifest import finished
-from distill.teaching.records import Sample
+from distill.teaching.records import SPLITS, Sample
 from distill.training import data
-from distill.training.data import open_dataset
+from distill.training.data import Dataset, open_dataset, open_datasets
 
 
 def made(folder: Path, samples: list[Sample], *, block: int = 5) -> Path:
@@ -46,6 +46,29 @@ def test_rows_come_by_split_without_the_rejected(folder: Path) -> None:
     assert {row.split for row in dataset.rows("validation")} == {"validation"}
     assert len({row.id for row in dataset.all_rows()}) == 24
     assert dataset.sha256 == json.loads((folder / "manifest.json").read_text())["dataset_sha256"]
+
+
+def test_several_datasets_are_one(folder: Path, tmp_path: Path) -> None:
+    other = made(tmp_path, [one for one in usual_samples() if one.scenario.split != "test"])
+    one, two = open_dataset(folder), open_dataset(other)
+    both = open_datasets([folder, other])
+    for split in SPLITS:
+        assert [row.id.partition("/")[::2] for row in both.rows(split)] == [
+            (dataset.sha256, row.id) for dataset in (one, two) for row in dataset.rows(split)
+        ]
+    assert both.sha256 == f"{one.sha256}+{two.sha256}"
+    assert str(both) == f"{folder}, {other}"
+    for row in both.all_rows():
+        of, own = (two, one)[row.id.startswith(one.sha256)], row.id.partition("/")[2]
+        same = next(each for each in of.all_rows() if each.id == own)
+        assert (row.user_text, row.reply_text, row.template) == (same.user_text, same.reply_text, same.template)
+        for whose in ("user", "reply"):
+            there, here = of.audio(same, whose), both.audio(row, whose)
+            assert (there is None) == (here is None)
+            assert there is None or here is None or np.array_equal(there[0], here[0])
+    assert type(open_datasets([folder])) is Dataset
+    with pytest.raises(InputError, match=f"holds the rows of {folder}, which is given, too; give each dataset once"):
+        open_datasets([folder, other, folder])
 
 
 def test_a_row_says_what_the_dataset_says(folder: Path) -> None:

@@ -66,7 +66,7 @@ def job_of(lm: SpeechLM, dataset: Dataset, name: StageName) -> Any:
     set_training(lm, stage.pretrained if lm.config.thinker.source else stage.from_zero)
     kind = RefineJob if name == "refine" else StudentJob
     given: Any = Lengths(lm.config, lm.codec)
-    return kind(stage, lm, dataset, given, capacity=2048, seed=0, chance=Order(lm.config, Path(), Path()).chance)
+    return kind(stage, lm, dataset, given, capacity=2048, seed=0, chance=Order(lm.config, (), Path()).chance)
 
 
 def learnt(job: Any, batch: Any, dtype: torch.dtype = torch.float32) -> int:
@@ -93,7 +93,7 @@ def test_parameters_are_those_of_a_student_really_built(make: Make, dataset: Dat
     lm = make()
     lm.codec.save(tmp_path / "codec")
     codec = tmp_path / "codec" if lm.config.codec.kind == "fsq" else None
-    order = Order(lm.config, dataset.folder, Path("unused"), stages=("empathise",), codec=codec)
+    order = Order(lm.config, (dataset.folder,), Path("unused"), stages=("empathise",), codec=codec)
     plan = plan_of(order, device="H100", timed=False)
     built = {name: sum(p.numel() for _, p in lm.part_parameters(name)) for name in PARTS}
     assert plan.parameters == {**built, "codec": sum(p.numel() for p in lm.codec.parameters())}
@@ -180,7 +180,7 @@ def test_adapters_need_gradients_and_moments_others_none(make: Make, dataset: Da
 
 
 def test_a_run_is_told_before_it_begins(dataset: Dataset) -> None:
-    order = Order(students.nano().config, dataset.folder, Path("unused"), steps={"speak": 7})
+    order = Order(students.nano().config, (dataset.folder,), Path("unused"), steps={"speak": 7})
     plan = plan_of(order, timed=False)
     assert [stage.name for stage in plan.stages] == list(order.stages)
     speak = next(stage for stage in plan.stages if stage.name == "speak")
@@ -193,11 +193,11 @@ def test_a_run_is_told_before_it_begins(dataset: Dataset) -> None:
 
 
 def test_small_students_are_timed(dataset: Dataset) -> None:
-    plan = plan_of(Order(students.nano().config, dataset.folder, Path("unused"), stages=("understand", "refine")))
+    plan = plan_of(Order(students.nano().config, (dataset.folder,), Path("unused"), stages=("understand", "refine")))
     assert all(stage.measured and stage.tokens_per_s for stage in plan.stages)
     assert "~" not in shown(plan)
 
 
 def test_a_device_that_is_not_known_is_refused(dataset: Dataset) -> None:
     with pytest.raises(ConfigError, match="choose B200"):
-        plan_of(Order(students.nano().config, dataset.folder, Path("unused")), device="Abacus")
+        plan_of(Order(students.nano().config, (dataset.folder,), Path("unused")), device="Abacus")
