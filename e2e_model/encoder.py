@@ -116,6 +116,7 @@ class Heads(nn.Module):
         self.ctc = nn.Linear(width, units + 1)
         with torch.no_grad():
             self.ctc.bias[0] = BLANK_BIAS  # at first nearly every state is a blank, as it is in the end
+        self.dropout = 0.0  # of what the cues are told by
         self.pool = nn.Linear(2 * width, width)
         self.cues = nn.ModuleDict({name: nn.Linear(width, size) for name, size in labels.items()})
 
@@ -123,7 +124,8 @@ class Heads(nn.Module):
         """Logits: CTC [S, units + 1], and by cue [B, labels]."""
         mean, deviation = pooled(heard.mixed, heard.lengths)
         # Each utterance's level and spread stay: loudness and movement of a voice are what cues are made of.
-        summary = F.gelu(self.pool(torch.cat([mean, deviation], -1)))
+        told = F.dropout(torch.cat([mean, deviation], -1), self.dropout, self.training)
+        summary = F.gelu(self.pool(told))
         return self.ctc(heard.states), {name: head(summary) for name, head in self.cues.items()}
 
 

@@ -246,5 +246,14 @@ def set_training(lm: SpeechLM, parts: tuple[str, ...]) -> None:
             parameter.requires_grad_(not (fixed or below))
 
 
+def set_dropout(lm: SpeechLM, share: float) -> None:
+    """What encoder and heads leave out in training, in layers, attention and cues. It is no part of the student."""
+    for part in (lm.encoder, lm.heads):
+        for module in part.modules():
+            for name in ("dropout", "activation_dropout"):
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, share)
+
+
 def mel_key(config: Config) -> str:
     return f"whisper log-mel, {config.mels} mels"

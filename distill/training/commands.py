@@ -133,6 +133,11 @@ def score(labels: Path, seed: int) -> None:
     help="Keep the moving average of the weights: .995 looks back over some 200 steps; 0: none.",
 )
 @click.option(
+    "--dropout",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="What encoder and heads leave out in training [the flavour's: 0].",
+)
+@click.option(
     "--keep",
     type=click.Choice(["best", "last"]),
     default="best",

@@ -47,6 +47,7 @@ class Order:
     codec: Path | None = None
     rate: float = 1.0  # × the table's learning rates
     ema: float = 0.0  # of the weights, in all stages
+    dropout: float | None = None  # of encoder and heads; None: the configuration's
     keep: Literal["best", "last"] = "best"  # weights of a stage: by held-out rows, or as it ended
     parallel: Literal["auto", "ddp", "fsdp2"] = "auto"
     compile: bool = False
@@ -74,6 +75,7 @@ class Order:
             "codec": str(self.codec) if self.codec else None,
             "rate": self.rate,
             "ema": self.ema,
+            "dropout": self.dropout,
             "keep": self.keep,
             "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         }

@@ -29,6 +29,7 @@ from distill.training.assemble import (
     learn_words,
     mel_key,
     new_codec,
+    set_dropout,
     set_training,
     with_ears,
     with_voice,
@@ -209,6 +210,8 @@ def _student_stage(
 ) -> Result:
     parts = stage.parts(pretrained=lm.config.thinker.source is not None, freeze=order.freeze)
     set_training(lm, parts)
+    if order.dropout is not None:
+        set_dropout(lm, order.dropout)
     kind = RefineJob if stage.name == "refine" else StudentJob
     job = kind(
         stage,

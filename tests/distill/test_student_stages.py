@@ -17,7 +17,7 @@ from cascade.errors import InputError
 from distill.teaching.dataset.facts import Facts
 from distill.teaching.dataset.manifest import finished
 from distill.training import loop
-from distill.training.assemble import check_labels, fitted, mel_key, set_training
+from distill.training.assemble import check_labels, fitted, mel_key, set_dropout, set_training
 from distill.training.augment import Augment
 from distill.training.data import Dataset, open_dataset
 from distill.training.examples import Chance, Examples, rng_of
@@ -314,6 +314,24 @@ def test_frozen_parts_stay_and_take_their_rows_along(dataset: Dataset, places: P
     assert {source for pack in job.packs(0) for source, _ in pack} == {
         "writing"
     }  # a voice that is done needs none of it
+
+
+def test_dropout_is_of_the_ears_while_they_learn(dataset: Dataset, places: Path) -> None:
+    lm = student("nano", dataset, places)
+    mel = torch.randn(80, lm.config.mels, generator=torch.Generator().manual_seed(0))
+
+    def told() -> torch.Tensor:
+        heard = lm.encoder([mel])
+        ctc, cues = lm.heads(heard)
+        return torch.cat([ctc.flatten(), *(one.flatten() for one in cues.values())])
+
+    lm.train()
+    usual = told()
+    assert torch.equal(told(), usual)
+    set_dropout(lm, 0.2)
+    assert not torch.allclose(told(), usual)
+    lm.eval()
+    assert torch.equal(told(), usual)
 
 
 def test_frames_and_thoughts_are_hidden_in_training_alone(dataset: Dataset, places: Path, tmp_path: Path) -> None:
