@@ -67,7 +67,8 @@ class Conversation:
                     "the input is no text, but a recording's bytes; give its path as a line, or use: attune ask FILE"
                 )
             self.said(typed)
-        click.echo(f"Kept. To go on: attune chat --session {self.session.id}")
+        if self.session.kept:
+            click.echo(f"Kept. To go on: attune chat --session {self.session.id}")
 
     def said(self, typed: str) -> None:
         """A line of the person's: nothing (speak), a path, or text. A problem is one line, and the chat goes on."""
@@ -97,12 +98,15 @@ class Conversation:
 
 def _typed() -> str | None:
     """The next line, or None when the person leaves."""
+    asked = sys.stdin is not None and sys.stdin.isatty()
     try:
-        typed = input("\n> ").strip()
+        typed = input("\n> " if asked else "").strip()
     except (EOFError, KeyboardInterrupt, RuntimeError):  # RuntimeError: there is no standard input
         click.echo()
         return None
     readable = typed.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # bytes that are not UTF-8
+    if not asked:
+        click.echo(f"\n> {readable}")  # what is piped in is read with its answers
     return None if readable.lower() in LEAVE else readable
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -60,6 +60,11 @@ class Session:
         self._calibration = calibration.model_dump(mode="json") if calibration else None
         self._runner = StageRunner()
         self._config: RunnableConfig = {"configurable": {"thread_id": session_id}}
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything was said that is kept."""
+        return any(self.folder.iterdir())
 
     async def history(self) -> list[Exchange]:
         values = (await self._graph.aget_state(self._config)).values
@@ -176,6 +181,8 @@ async def open_session(
         yield Session(session_id, folder, engines, make(AsyncSqliteSaver(connection)), calibration)
     finally:
         await connection.close()
+        with suppress(OSError):  # where nothing was said, nothing is left
+            folder.rmdir()
 
 
 def _left_by_another(values: dict[str, Any]) -> bool:

@@ -155,10 +155,20 @@ def test_chat_takes_bytes_that_are_no_text_and_a_closed_input() -> None:
     odd = chat_with(b"\xff\xfe my cat\nhello\n", "--session", "odd")
     assert odd.returncode == 0, odd.stderr
     assert b"Traceback" not in odd.stderr + odd.stdout
+    assert odd.stdout.index(b"\n> hello\n") < odd.stdout.index(b"reply", odd.stdout.index(b"hello")), (
+        "lines with answers"
+    )
+    assert b"Kept" in odd.stdout
     assert chat_with(b"", "--session", "odd").stdout.count(b"you:") == 2
-    closed = chat_with(None)
-    assert closed.returncode == 0, closed.stderr
-    assert b"Kept" in closed.stdout
+
+
+def test_a_chat_in_which_nothing_was_said_leaves_nothing(tmp_path: Path) -> None:
+    for stdin in (None, b""):
+        closed = chat_with(stdin, "--home", str(tmp_path), "--session", "silent")
+        assert closed.returncode == 0, closed.stderr
+        assert b"Traceback" not in closed.stderr
+        assert b"Kept" not in closed.stdout
+        assert not list((tmp_path / "sessions").iterdir())
 
 
 def test_a_recording_piped_into_chat_is_refused_and_not_answered_line_by_line(spoken: Path) -> None:
