@@ -110,6 +110,13 @@ def _aloud(lm: SpeechLM, thinking: Thinking, speaking: Speaking) -> Generator[Ev
         if len(piece):
             yield Audio(piece.float().cpu().numpy(), rate)
 
+    def made_of(frames: list[Tensor]) -> Tensor:
+        if lm.talker.codes.levels is None:
+            heard: Tensor = stream.push(torch.stack(frames, 1))
+        else:
+            heard = stream.push_levels(torch.stack(frames))
+        return heard
+
     yield from _feel(lm, thinking, speaking)
     yield from _read(lm, thinking, speaking, beginning=True)
     if not thinking.reply:
@@ -127,12 +134,12 @@ def _aloud(lm: SpeechLM, thinking: Thinking, speaking: Speaking) -> Generator[Ev
             continue
         frames.append(made)
         if len(frames) == speaking.manner.chunk:
-            yield from sound(stream.push(torch.stack(frames, 1)))
+            yield from sound(made_of(frames))
             frames.clear()
         if speaking.how.order == "ratio" and speaking.since_read == speaking.how.write:
             yield from _read(lm, thinking, speaking)
     if frames:
-        yield from sound(stream.push(torch.stack(frames, 1)))
+        yield from sound(made_of(frames))
     yield from sound(stream.end())
     return ended
 

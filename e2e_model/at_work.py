@@ -153,7 +153,8 @@ class Speaking:
         self.last = self.row.push(self.talker.codes(code))[-1]
 
     def write(self, *, may_read: bool, may_end: bool) -> Tensor | str:
-        """The next frame's codes [K], or "read", or "end"."""
+        """The next frame, or "read", or "end". A frame is its codes [K]; where codes have levels, those to be expected of it
+        [K · places]: the talker goes on from the codes, but what lies between two levels sounds better than either."""
         if self.manner.stop():
             raise Stopped
         logits = self.talker.logits(self.last[None])[0].float()
@@ -165,7 +166,7 @@ class Speaking:
         self.steps += 1
         if code == self.talker.read:
             return "read"
-        return "end" if code == self.talker.end else self._frame(code)
+        return "end" if code == self.talker.end else self._frame(code, logits[: self.talker.codebook_size])
 
     def chosen(self, logits: Tensor) -> int:
         """A code, READ or END. Going on is one outcome against a thousand codes: a low temperature would choose it whenever it is
@@ -193,13 +194,13 @@ class Speaking:
         lot = float(torch.rand((), generator=self.chance))
         self.staying, self.until = 1.0, 0.5 + (lot - 0.5) * min(1.0, self.manner.speech_temperature)
 
-    def _frame(self, code: int) -> Tensor:
-        codes = torch.tensor([[code]], device=self.last.device)
+    def _frame(self, code: int, logits: Tensor) -> Tensor:
+        codes, told = torch.tensor([[code]], device=self.last.device), [logits]
         if self.talker.depth is not None:
             hidden, first = self.last[None], self.talker.codes(codes[:, 0])
             for _ in range(self.talker.codebooks - 1):
-                logits = self.talker.depth.logits(hidden, first, codes[:, 1:])[-1][0]
-                book = self.code(logits)
+                told.append(self.talker.depth.logits(hidden, first, codes[:, 1:])[-1][0])
+                book = self.code(told[-1])
                 codes = torch.cat([codes, torch.tensor([[book]], device=codes.device)], 1)
         frame = self.talker.embed_frames(codes)
         self.since_read += 1
@@ -207,4 +208,5 @@ class Speaking:
             frame = frame + self.talker.beside.at(self.at, codes.new_tensor([self.since_read]))
         self.last = self.row.push(frame)[-1]
         self.frames += 1
-        return codes[0]
+        levels = self.talker.codes.levels
+        return codes[0] if levels is None else torch.cat([levels.mean(x.softmax(-1)) for x in told])

@@ -193,12 +193,19 @@ class Levels(nn.Module):
         """[N] → [N, D]."""
         return F.linear(self.places[codes], self.table.weight.T)
 
-    def at(self, shares: Tensor, lots: Tensor) -> int:
-        """The code of the levels at which the shares, summed up from the lowest level, reach the lots. shares: of codes
-        [codes], summing to 1; lots: of each place [places], 0 to 1."""
+    def shares(self, codes: Tensor) -> list[Tensor]:
+        """Of the levels of each place, by those of the codes [codes], which sum to 1."""
+        return list(torch.split(codes @ self.places[: len(codes)].to(codes.dtype), list(self.counts)))
+
+    def mean(self, codes: Tensor) -> Tensor:
+        """The level that is to be expected at each place [places], by the codes' shares."""
+        return torch.stack([share @ torch.arange(len(share)).to(share) for share in self.shares(codes)])
+
+    def at(self, codes: Tensor, lots: Tensor) -> int:
+        """The code of the levels at which the shares, summed up from the lowest level, reach the lots. codes: their shares;
+        lots: of each place [places], 0 to 1."""
         code, base = 0, 1
-        each = torch.split(shares @ self.places[: len(shares)].to(shares.dtype), list(self.counts))
-        for share, lot, count in zip(each, lots.tolist(), self.counts, strict=True):
+        for share, lot, count in zip(self.shares(codes), lots.tolist(), self.counts, strict=True):
             level = min(count - 1, int((share.cumsum(-1) < lot).sum()))
             code, base = code + level * base, base * count
         return code

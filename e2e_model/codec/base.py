@@ -29,6 +29,13 @@ class CodecStream(Protocol):
         """The samples that were still waiting for what comes next, [n]. The stream is over."""
 
 
+class LevelStream(CodecStream, Protocol):
+    """Of a codec whose tokens have levels."""
+
+    def push_levels(self, levels: Tensor) -> Tensor:
+        """levels: [t, K · places] float, in place of tokens, and between two of them where a token is not sure."""
+
+
 class Codec(nn.Module, ABC):
     """Speech as tokens. Frames of `samples_per_frame` samples, `codebooks` tokens each, of `codebook_size` kinds."""
 

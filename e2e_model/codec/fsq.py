@@ -332,8 +332,12 @@ class FsqStream:
 
     @torch.no_grad()
     def push(self, codes: Tensor) -> Tensor:
-        x = self._decoder.enter(self._codec.quantizer.values(codes[None]))
-        return self._summed(x)
+        return self._summed(self._decoder.enter(self._codec.quantizer.values(codes[None])))
+
+    @torch.no_grad()
+    def push_levels(self, levels: Tensor) -> Tensor:
+        half = self._codec.quantizer.levels // 2
+        return self._summed(self._decoder.enter((levels[None] - half) / half))
 
     @torch.no_grad()
     def end(self) -> Tensor:

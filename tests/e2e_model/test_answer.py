@@ -213,12 +213,28 @@ def test_batched_sampling_writes_the_same_reply(lm: SpeechLM) -> None:
 # Streamed as whole.
 
 
+def expected_of(lm: SpeechLM, choices: Choices) -> Tensor:
+    """[F, K · places] of a codec whose codes have levels: where their means by the talker's shares lie in what it decodes."""
+    size, codec = lm.talker.codebook_size, lm.codec
+    first = [logits[:size] for logits, token in choices.talker if token < size]
+    of_frames = torch.stack(
+        [torch.stack(first), torch.stack([logits for logits, _ in choices.depth])], 1
+    )  # [F, K, codes]
+    values = codec.quantizer.values(torch.arange(size).expand(1, codec.codebooks, -1))[0]  # type: ignore[operator]
+    each = values.reshape(size, codec.codebooks, -1)  # [codes, K, places]
+    return torch.einsum("fkc,ckp->fkp", of_frames.softmax(-1), each).flatten(1)
+
+
 def test_streamed_speech_is_the_whole_speech(lm: SpeechLM, monkeypatch: pytest.MonkeyPatch) -> None:
     choices = watched(monkeypatch, lm)
     events = answered(lm, **LIVELY)
     _, codes, _ = order_of(lm, choices, [])
     with torch.no_grad():
-        whole = lm.codec.decode(torch.from_numpy(codes)[None])[0].numpy()
+        whole = (
+            lm.codec.decode(torch.from_numpy(codes)[None])
+            if lm.talker.codes.levels is None
+            else lm.codec.decoder(expected_of(lm, choices)[None])  # type: ignore[operator]
+        )[0].numpy()
     assert codes.shape[1] > 24
     np.testing.assert_allclose(joined(events), whole, atol=1e-4)
     assert {event.sample_rate for event in events if isinstance(event, Audio)} == {lm.codec.sample_rate}

@@ -115,6 +115,23 @@ def test_streaming_equals_whole(codec: Codec, sizes: list[int]) -> None:
     assert float((pieces - whole).abs().max()) < 1e-4 * max(1.0, float(whole.abs().max()))
 
 
+def test_levels_sound_like_their_tokens_and_in_between() -> None:
+    codec = small_fsq()
+    places = torch.tensor(codec.levels * codec.codebooks)
+    levels = torch.stack([torch.randint(int(n), (9,)) for n in places], -1).float()  # [t, K · places]
+    books = levels.reshape(9, codec.codebooks, -1).long()
+    codes = (books * codec.quantizer.basis).sum(-1).T
+
+    def heard(*parts: Tensor) -> Tensor:
+        stream = codec.stream()
+        return torch.cat([*(stream.push_levels(part) for part in parts), stream.end()])
+
+    torch.testing.assert_close(heard(*levels.split([2, 7])), codec.decode(codes[None])[0], atol=1e-4, rtol=1e-4)
+    moved = levels.clone()
+    moved[4, 0] += 0.5
+    assert not torch.allclose(heard(moved), heard(levels))
+
+
 @pytest.mark.parametrize("frames", [1, 2])
 def test_streams_as_short_as_can_be(codec: Codec, frames: int) -> None:
     codes = torch.zeros(1, codec.codebooks, frames, dtype=torch.int64)

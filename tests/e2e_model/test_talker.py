@@ -64,6 +64,7 @@ def test_levels_are_taken_in_the_middle_of_their_shares() -> None:
     assert (
         levels.at(shares * 0.999, torch.tensor([1.0, 1.0])) == 2 + 3 * 3
     )  # rounding leads to no level beyond the last
+    torch.testing.assert_close(levels.mean(shares), torch.tensor([0.5 + 2 * 0.3, 0.2 + 2 * 0.3 + 3 * 0.4]))
     draw = torch.Generator().manual_seed(0)
     taken = torch.tensor([levels.at(shares, torch.rand(2, generator=draw)) for _ in range(4000)])
     torch.testing.assert_close(torch.bincount(taken, minlength=12) / 4000, shares, atol=0.02, rtol=0)
