@@ -194,12 +194,12 @@ class Levels(nn.Module):
         return F.linear(self.places[codes], self.table.weight.T)
 
     def shares(self, codes: Tensor) -> list[Tensor]:
-        """Of the levels of each place, by those of the codes [codes], which sum to 1."""
-        return list(torch.split(codes @ self.places[: len(codes)].to(codes.dtype), list(self.counts)))
+        """Of the levels of each place [..., levels], by those of the codes [..., codes], which sum to 1."""
+        return list(torch.split(codes @ self.places[: codes.shape[-1]].to(codes.dtype), list(self.counts), dim=-1))
 
     def mean(self, codes: Tensor) -> Tensor:
-        """The level that is to be expected at each place [places], by the codes' shares."""
-        return torch.stack([share @ torch.arange(len(share)).to(share) for share in self.shares(codes)])
+        """The level that is to be expected at each place [..., places], by the codes' shares [..., codes]."""
+        return torch.stack([share @ torch.arange(share.shape[-1]).to(share) for share in self.shares(codes)], -1)
 
     def at(self, codes: Tensor, lots: Tensor) -> int:
         """The code of the levels at which the shares, summed up from the lowest level, reach the lots. codes: their shares;

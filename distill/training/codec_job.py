@@ -48,14 +48,18 @@ class Resynthesis(nn.Module):
 
     def forward(self, wave: Tensor) -> dict[str, Tensor]:
         """wave: [B, N]."""
-        made = self.codec(wave)
-        with torch.autocast(wave.device.type, enabled=False):  # spectra need float32
-            ours, theirs = magnitudes(made), magnitudes(wave)
-            return {
-                "convergence": spectral_convergence(ours, theirs),
-                "log_magnitude": log_magnitude_distance(ours, theirs),
-                "mel": mel_distance(ours[MEL_RESOLUTION], theirs[MEL_RESOLUTION], self.codec.sample_rate),
-            }
+        return resynthesis_sums(self.codec(wave), wave, self.codec.sample_rate)
+
+
+def resynthesis_sums(made: Tensor, wave: Tensor, sample_rate: int) -> dict[str, Tensor]:
+    """How far speech that was made, [B, N], is from how it was; by objective, summed over the batch."""
+    with torch.autocast(wave.device.type, enabled=False):  # spectra need float32
+        ours, theirs = magnitudes(made), magnitudes(wave)
+        return {
+            "convergence": spectral_convergence(ours, theirs),
+            "log_magnitude": log_magnitude_distance(ours, theirs),
+            "mel": mel_distance(ours[MEL_RESOLUTION], theirs[MEL_RESOLUTION], sample_rate),
+        }
 
 
 class CodecJob:

@@ -94,7 +94,8 @@ def score(labels: Path, seed: int) -> None:
 @click.option(
     "--voice",
     type=click.Path(path_type=Path),
-    help="Take talker and codec of this student; a thinker of another tokenizer will do.",
+    help="Take talker and codec of this student; a thinker of another tokenizer will do. With --stages codec: the decoder "
+    "learns on from what this talker expects.",
 )
 @click.option(
     "--freeze",

@@ -126,6 +126,8 @@ def found(order: Order) -> Order:
     if codec is None and owner is not None and config.codec.kind == "fsq":
         codec = owner / "codec"
     order = dataclasses.replace(order, config=config, start=start, ears=ears, voice=voice, codec=codec)
+    if order.decodes and voice is not None and not config.talker.code_levels:
+        raise ConfigError(f"--voice {voice}: its talker knows nothing of its codec's levels; leave it out")
     pretrained = config.thinker.source is not None
     for stage in (TABLE[name] for name in order.stages if name != "codec"):
         if not stage.parts(pretrained=pretrained, freeze=order.freeze):

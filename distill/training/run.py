@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from distill.training.assemble import (
 )
 from distill.training.codec_job import CodecJob
 from distill.training.costs import flops_per_token
-from distill.training.data import Dataset, Row, open_datasets
+from distill.training.data import Dataset, Row, Voice, open_datasets
+from distill.training.decoder_job import DecoderJob
 from distill.training.job import Result
 from distill.training.loop import train
 from distill.training.order import Order, found
@@ -52,9 +53,10 @@ from e2e_model.model import SpeechLM
 
 DONE = "done.json"
 Tell = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
-def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[str, Result]:
+def run(order: Order, tell: Tell, progress: Progress) -> dict[str, Result]:
     """Every stage that is not done yet. Raises AttuneError, StudentError; guards.Stopped when a signal ends it."""
     dataset = open_datasets(order.data)
     order = _settled(order)
@@ -63,7 +65,7 @@ def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[
     results: dict[str, Result] = {}
     with guards.open_run(order.out, order.settings(dataset), resume=order.resume):
         if order.makes_codec or order.decodes:
-            results |= _codec_stage(order, dataset, tell)
+            results |= _codec_stage(order, dataset, tell, progress)
         elif "codec" in order.stages and order.config.codec.kind == "fsq":
             tell(f"codec: left out, for there is one: {order.codec}")
         student = [name for name in order.stages if name != "codec"]
@@ -72,7 +74,7 @@ def run(order: Order, tell: Tell, progress: Callable[[int, int], None]) -> dict[
         codec = codec_of(order)
         lm = _begun(order, dataset, codec)
         lm.emotion_frames = order.emotion_frames
-        prepared = _prepared(order, lm, dataset, progress)
+        prepared = _prepared(order, lm, dataset, progress, voices_heard(student))
         for name in student:
             if _done(order.out / name):
                 tell(f"{name}: done")
@@ -93,7 +95,7 @@ def _settled(order: Order) -> Order:
     return order
 
 
-def _codec_stage(order: Order, dataset: Dataset, tell: Tell) -> dict[str, Result]:
+def _codec_stage(order: Order, dataset: Dataset, tell: Tell, progress: Progress) -> dict[str, Result]:
     folder = order.out / "codec"
     if _done(folder):
         tell("codec: done")
@@ -104,14 +106,23 @@ def _codec_stage(order: Order, dataset: Dataset, tell: Tell) -> dict[str, Result
         codec = fsq_codec(order.codec)
         codec.encoder.requires_grad_(False)
     stage = order.stage("codec")
-    train_, held_out = (Replies(dataset, dataset.rows(split), codec.sample_rate) for split in ("train", "validation"))
-    job = CodecJob(codec, train_, held_out, seed=order.seed)
+    job = _codec_job(order, codec, dataset, progress)
     result = train(job, stage.schedule, order.out, seed=order.seed, resume=order.resume, tell=tell)
     checkpoints.use(folder / order.keep, job.model)
     if is_first():
         codec.cpu().save(folder / "weights")
         _finish(folder, result)
     return {"codec": result}
+
+
+def _codec_job(order: Order, codec: Any, dataset: Dataset, progress: Progress) -> Any:
+    """From sounds alone, or for a voice that is there."""
+    if not order.decodes or order.voice is None:
+        sounds = (Replies(dataset, dataset.rows(split), codec.sample_rate) for split in ("train", "validation"))
+        return CodecJob(codec, *sounds, seed=order.seed)
+    lm = SpeechLM.from_pretrained(order.voice, device="cpu")
+    prepared = _prepared(order, lm, dataset, progress, heard=())
+    return DecoderJob(codec, lm, dataset, prepared, capacity=order.capacity, seed=order.seed, chance=order.chance)
 
 
 class Replies:
@@ -186,8 +197,8 @@ def _begun(order: Order, dataset: Dataset, codec: Any) -> SpeechLM:
     return lm
 
 
-def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Callable[[int, int], None]) -> Prepared:
-    """Features and codes, made once; other processes wait for the first."""
+def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Progress, heard: Sequence[Voice]) -> Prepared:
+    """Features of whose speech is heard, and codes, made once; other processes wait for the first."""
 
     def mel(samples: Samples) -> Any:
         return log_mel(samples, mels=lm.config.mels, sample_rate=lm.config.sample_rate)
@@ -198,10 +209,10 @@ def _prepared(order: Order, lm: SpeechLM, dataset: Dataset, progress: Callable[[
             mel=mel,
             sample_rate=lm.config.sample_rate,
             mel_key=mel_key(lm.config),
-            codec=lm.codec if speaks(order.stages) else None,
+            codec=lm.codec if order.decodes or speaks(order.stages) else None,
             folder=order.out / "prepared",
             progress=progress if is_first() else lambda *_: None,
-            heard=voices_heard(name for name in order.stages if name != "codec"),
+            heard=heard,
         )
 
 

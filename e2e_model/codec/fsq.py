@@ -149,9 +149,13 @@ class Quantizer(nn.Module):
 
     def values(self, indices: Tensor) -> Tensor:
         """indices: [B, K, T]. Returns [B, T, D]."""
-        half = self.levels // 2
         places = indices.transpose(1, 2)[..., None] // self.basis % self.levels[: len(self.basis)]
-        return (places.flatten(2) - half) / half
+        return self.between(places.flatten(2))
+
+    def between(self, levels: Tensor) -> Tensor:
+        """levels: [..., D], whole or between two. Returns the values they stand for, [..., D]."""
+        half = self.levels // 2
+        return (levels - half) / half
 
 
 class Block(nn.Module):
@@ -336,8 +340,7 @@ class FsqStream:
 
     @torch.no_grad()
     def push_levels(self, levels: Tensor) -> Tensor:
-        half = self._codec.quantizer.levels // 2
-        return self._summed(self._decoder.enter((levels[None] - half) / half))
+        return self._summed(self._decoder.enter(self._codec.quantizer.between(levels[None])))
 
     @torch.no_grad()
     def end(self) -> Tensor:

@@ -269,6 +269,32 @@ def test_which_weights_of_a_stage_are_kept_is_chosen(flavour: Path, data: Path, 
     assert "--ema" in train(*same, "-o", tmp_path / "not", "--ema", "1").stderr
 
 
+def test_a_decoder_learns_on_from_what_a_voice_expects(
+    flavour: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill.training.decoder_job.CROP_S", 0.2)
+    flavour.write_text(
+        SMALL.replace("[talker.model]", "[talker]\ncode_levels = true\n[talker.model]"), encoding="utf-8"
+    )
+    same = ["--flavour", flavour, "--data", data, "--dtype", "float32"]
+    voice, run = tmp_path / "voice", tmp_path / "run"
+    stages = ["--stages", "codec,speak", "--steps", "codec=1", "--steps", "speak=1"]
+    assert train(*same, *stages, "-o", voice).exit_code == 0
+    decoder = ["--stages", "codec", "--steps", "codec=2", "--voice", voice]
+    shown = train(*same, *decoder, "-o", run)
+    assert shown.exit_code == 0, shown.output
+    before, after = (load_codec(folder / "codec" / "weights") for folder in (voice, run))
+    assert before.tokens_fingerprint() == after.tokens_fingerprint()
+    assert before.fingerprint() != after.fingerprint()
+    assert list((run / "codec" / "samples").glob("*/*.wav"))
+    flavour.write_text(SMALL, encoding="utf-8")
+    assert train(*same, *stages, "-o", tmp_path / "plain").exit_code == 0
+    shown = train(*same, *decoder[:-1], tmp_path / "plain", "-o", tmp_path / "not")
+    assert shown.exit_code == 2
+    assert "knows nothing of its codec's levels" in shown.stderr
+    assert not (tmp_path / "not").exists()
+
+
 def test_a_codec_goes_on_decoding_better_and_its_tokens_stay(flavour: Path, data: Path, tmp_path: Path) -> None:
     same = ["--flavour", flavour, "--data", data, "--dtype", "float32"]
     first, more, voice = (tmp_path / name for name in ("first", "more", "voice"))
