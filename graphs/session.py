@@ -64,7 +64,7 @@ class Session:
     @property
     def kept(self) -> bool:
         """Whether anything was said that is kept."""
-        return any(self.folder.iterdir())
+        return self.folder.is_dir() and any(self.folder.iterdir())
 
     async def history(self) -> list[Exchange]:
         values = (await self._graph.aget_state(self._config)).values

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cascade.audio import Waveform, write_wav
+from cascade.audio import Waveform
 from distill.training.assemble import set_training
 from distill.training.codec_job import CROP_S, WEIGHTS, resynthesis_sums
 from distill.training.data import Dataset, Row
@@ -24,10 +24,9 @@ from distill.training.job import Batch
 from distill.training.losses import felt
 from distill.training.prepared import Prepared
 from distill.training.stages import TABLE
-from distill.training.student_job import StudentJob
+from distill.training.student_job import StudentJob, heard_and_kept
 from e2e_model.codec import FsqCodec
 from e2e_model.model import SpeechLM
-from e2e_model.respond import Audio
 from e2e_model.rows import Rows, Written
 
 AS_WRITTEN = 4  # every so many crops are made of the true tokens, as others may speak in them
@@ -114,18 +113,9 @@ class DecoderJob(StudentJob):
         wave = Waveform(*sound).resampled(self._codec.sample_rate).samples[first * size : (first + frames) * size]
         return np.pad(wave.astype(np.float32), (0, frames * size - len(wave)))
 
-    def prepare(self, batch: Batch) -> Batch:
-        return batch
-
     @torch.no_grad()
     def samples(self, folder: Path) -> None:
         """Held-out replies, spoken by the student through the decoder as it is."""
         turns = [self._held_out[place] for pack in self.held_out() for _, place in pack][:SAMPLES]
         for index, turn in enumerate(turns):
-            parts = [
-                event.samples
-                for event in self.lm.speak(turn.reply_text or "", turn.reply_emotion)
-                if isinstance(event, Audio)
-            ]
-            if parts:
-                write_wav(folder / f"{index:02d}.wav", Waveform(np.concatenate(parts), self._codec.sample_rate))
+            heard_and_kept(self.lm.speak(turn.reply_text or "", turn.reply_emotion), folder / f"{index:02d}")
