@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -33,7 +34,7 @@ class WorkerDied(EngineFailed):
 def infos(equipment: Equipment) -> dict[str, EngineInfo]:
     """The engines of a profile, loaded once in a process of its own. Raises ConfigError, EngineUnavailable."""
     with _pool(1, None) as pool:
-        with _deaf_to_ctrl_c():
+        with _undisturbed():
             found = pool.submit(_infos, equipment)
         return found.result()
 
@@ -68,13 +69,23 @@ def _pool(workers: int, equipment: Equipment | None) -> Iterator[ProcessPoolExec
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """Processes that are begun meanwhile never hear it: it reaches the whole group, and this process ends them. Here it waits."""
+def _undisturbed() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until all processes that are begun here have what they begin with: one that is not yet known to its
+    pool would be left behind, to find half of it and say so in a traceback. Of Ctrl-C, which reaches the whole group, those
+    processes never hear: this one ends them.
+    """
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def _processes(pool: ProcessPoolExecutor) -> list[Any]:
@@ -89,7 +100,7 @@ def local(equipment: Equipment, workers: int) -> Executor:
         with _pool(workers, equipment) as pool:
             running: set[Future[list[Made]]] = set()
             while True:
-                with _deaf_to_ctrl_c():
+                with _undisturbed():
                     while len(running) < workers * AHEAD and (chunk := list(islice(source, CHUNK))):
                         running.add(pool.submit(make_rows, chunk))
                 if not running:
