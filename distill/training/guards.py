@@ -8,7 +8,7 @@ import signal
 import statistics
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -41,32 +41,39 @@ def open_run(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Iter
 
 @dataclass
 class Divergence:
-    """Notices a loss that runs away: the median of the last RECENT steps lies above FACTOR times the median of the WINDOW
-    before them, does not fall, and is no small wave of a loss that had sunk far below where it began."""
+    """Notices a loss that runs away: among steps like this one, the median of the last RECENT lies above FACTOR times the median
+    of the WINDOW before them, does not fall, and is no small wave of a loss that had sunk far below where it began.
+
+    Alike are steps with the same objectives: each counts as its own mean, so how much of a step is what does not matter, but one
+    without sound loses far less than one with it.
+    """
 
     window: int = 50
     recent: int = 5
     factor: float = 3.0
     share: float = 0.25  # of the first window's median: what lies below is small
-    first: list[float] = field(default_factory=list)
-    last: deque[float] = field(init=False)
+    _alike: dict[frozenset[str], _Totals] = field(default_factory=dict, init=False)
 
-    def __post_init__(self) -> None:
-        self.last = deque(maxlen=self.window + self.recent)
-
-    def sees(self, total: float) -> bool:
-        """Tell it each step's loss, in order."""
-        self.last.append(total)
-        if len(self.first) < self.window:
-            self.first.append(total)
-        if len(self.last) < self.window + self.recent:
+    def sees(self, total: float, objectives: Iterable[str]) -> bool:
+        """Tell it each step's loss and what it is the sum of, in order."""
+        totals = self._alike.setdefault(frozenset(objectives), _Totals([], deque(maxlen=self.window + self.recent)))
+        totals.last.append(total)
+        if len(totals.first) < self.window:
+            totals.first.append(total)
+        if len(totals.last) < self.window + self.recent:
             return False
-        before, now = list(self.last)[: self.window], list(self.last)[self.window :]
+        before, now = list(totals.last)[: self.window], list(totals.last)[self.window :]
         centre, level = statistics.median(before), statistics.median(now)
         spread = statistics.median(abs(value - centre) for value in before)
         scale = max(abs(centre), 3 * spread)  # a loss around zero is judged by its own noise
-        begun = abs(statistics.median(self.first))
+        begun = abs(statistics.median(totals.first))
         return now[-1] >= now[0] and level > centre + (self.factor - 1) * scale and level > self.share * begun
+
+
+@dataclass(frozen=True)
+class _Totals:
+    first: list[float]
+    last: deque[float]
 
 
 def save_bad_batch(stage: Path, batch: Batch, facts: Mapping[str, Any]) -> Path:

@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class Loop:
         resumed = self.state.step or None
         for row in curves.rows(self.stage / curves.CURVE, resumed) if resumed else []:
             if row["split"] == "train":
-                self.divergence.sees(row["total"])
+                self._runs_away(row["total"], row["objectives"])
         self.world.wait()
         self.curve = curves.Curve(self.stage, resumed) if self.world.main else None
         if self.curve is not None and self.curve.board is None:
@@ -161,7 +161,10 @@ class Loop:
         for name, value in (("loss", report.total), ("gradient's norm", report.gradient_norm)):
             if not math.isfinite(value):
                 return f"the {name} is {value}"
-        return "the loss runs away" if self.divergence.sees(report.total) else ""
+        return "the loss runs away" if self._runs_away(report.total, report.objectives) else ""
+
+    def _runs_away(self, total: float, objectives: Mapping[str, float]) -> bool:
+        return self.divergence.sees(total, [name for name in objectives if name in self.job.weights])
 
     def _kept(self, step: Step, prepared: list[Dealt], report: Report, reason: str) -> str:
         """Save the worst pack, on the process that has it; the line to say."""

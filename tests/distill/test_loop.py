@@ -294,7 +294,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_change(tmp_path: 
 
 def seen_at(losses: Sequence[float]) -> int | None:
     guard = Divergence()
-    return next((step for step, loss in enumerate(losses) if guard.sees(loss)), None)
+    return next((step for step, loss in enumerate(losses) if guard.sees(loss, ["text"])), None)
 
 
 def test_a_loss_that_runs_away_is_seen_and_waves_are_not() -> None:
@@ -306,6 +306,15 @@ def test_a_loss_that_runs_away_is_seen_and_waves_are_not() -> None:
     assert seen_at([*falling, *[0.4] * 20]) is None, "still far below where it began"
     assert seen_at(noise) is None, "a loss around zero"
     assert seen_at([*noise[:100], *[20.0 + step for step in range(10)]]) is not None
+
+
+def test_steps_on_paper_alone_say_nothing_of_those_with_sound() -> None:
+    guard = Divergence()
+    paper, sound = (0.3, ["text"]), (8.0, ["text", "units"])
+    assert not any(guard.sees(*(sound if step % 8 == 0 else paper)) for step in range(600))
+    assert not any(guard.sees(*sound) for _ in range(60)), "five in a row, and more"
+    assert any(guard.sees(40.0 + step, ["text", "units"]) for step in range(10))
+    assert any(guard.sees(4.0 + step, ["text"]) for step in range(10))
 
 
 class Hungry(Points):
