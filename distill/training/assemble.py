@@ -92,11 +92,14 @@ def new_codec(config: Config, seed: int) -> FsqCodec:
         return FsqCodec(FsqConfig(codebooks=config.codec.codebooks))
 
 
-def fsq_codec(folder: Path) -> FsqCodec:
-    """One that can be trained. Raises ConfigProblem: of another kind; CheckpointProblem."""
+def decoding(folder: Path) -> FsqCodec:
+    """One that learns on to decode: its encoder stays, and so do its tokens. Raises ConfigProblem: of another kind;
+    CheckpointProblem.
+    """
     codec = load_codec(folder)
     if not isinstance(codec, FsqCodec):
         raise ConfigProblem(f"{folder}: a {codec.kind} codec is taken as it is; leave out the stage codec")
+    codec.encoder.requires_grad_(False)
     return codec.train()
 
 

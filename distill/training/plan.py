@@ -23,11 +23,12 @@ from torch import nn
 
 from cascade.errors import ConfigError
 from distill.teaching.progress import span
-from distill.training.assemble import fitted, new_codec, set_training, texts_of
+from distill.training.assemble import decoding, fitted, new_codec, set_training, texts_of
 from distill.training.codec_job import CROP_S, CROPS_PER_PACK, Resynthesis
 from distill.training.costs import Load, kept_bytes, load_of, state_bytes, work_of
 from distill.training.data import Dataset, Row, Voice, open_datasets
-from distill.training.job import Schedule
+from distill.training.decoder_job import DecoderJob
+from distill.training.job import Batch, Schedule
 from distill.training.optimizers import table
 from distill.training.order import Order, found
 from distill.training.progress import PEAKS, peak_flops
@@ -35,7 +36,7 @@ from distill.training.refine import RefineJob
 from distill.training.stages import Stage
 from distill.training.student_job import StudentJob, rows_of
 from e2e_model.build import build
-from e2e_model.codec import MimiCodec, load_codec
+from e2e_model.codec import FsqCodec, MimiCodec, load_codec
 from e2e_model.config import Config
 from e2e_model.features import MELS_HZ
 from e2e_model.model import PARTS, SpeechLM
@@ -218,13 +219,9 @@ class Bench:
         """Attune's own is small: one pack is really made, counted and timed."""
         from torch.utils.flop_counter import FlopCounterMode
 
-        stage, model = (
-            self._order.stage("codec"),
-            Resynthesis(new_codec(self._order.config, self._order.seed)).to(self._device),
-        )
-        codec = model.codec
-        wave = torch.randn(CROPS_PER_PACK, round(CROP_S * codec.sample_rate), device=self._device)
-        tokens = wave.numel() // codec.samples_per_frame
+        model, batch, packs = self._decoding() if self._order.decodes and self._order.voice else self._resynthesis()
+        model.to(self._device)
+        given = send_to_device(batch.tensors, self._device)
         kept: dict[int, int] = {}
 
         def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -233,15 +230,37 @@ class Bench:
 
         with FlopCounterMode(display=False) as counter, self._arithmetic():
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-                total = torch.stack([*model(wave).values()]).sum()
+                total = torch.stack([*model(**given).values()]).sum()
             torch.autograd.backward(total)
         operations = counter.get_total_flops()
-        rate = self._timed(lambda: model(wave), tokens) if self._real else None
-        sounds = sum((row.user_duration_s is not None) + (row.reply_duration_s is not None) for row in self._rows())
-        packs, bytes_ = math.ceil(sounds / CROPS_PER_PACK), sum(kept.values())
+        rate = self._timed(lambda: model(**given), batch.tokens) if self._real else None
+        bytes_ = sum(kept.values())
         return self._planned(
-            stage, model, bytes_, bytes_, packs, tokens, operations / tokens, rate, {"codec": _learning(model)}
+            self._order.stage("codec"), model, bytes_, bytes_, packs, batch.tokens, operations / batch.tokens, rate,
+            {"codec": _learning(model)},
+        )  # fmt: skip
+
+    def _codec(self) -> FsqCodec:
+        return decoding(self._order.codec) if self._order.codec else new_codec(self._order.config, self._order.seed)
+
+    def _resynthesis(self) -> tuple[nn.Module, Batch, int]:
+        """What learns from sounds alone, a pack of noise for it, and how many packs an epoch has."""
+        codec = self._codec()
+        wave = torch.randn(CROPS_PER_PACK, round(CROP_S * codec.sample_rate))
+        sounds = sum(bool(row.reply_duration_s) for row in self._rows())
+        batch = Batch({"wave": wave}, {}, wave.numel() // codec.samples_per_frame)
+        return Resynthesis(codec), batch, math.ceil(sounds / CROPS_PER_PACK)
+
+    def _decoding(self) -> tuple[nn.Module, Batch, int]:
+        """The same for a voice that is there."""
+        assert self._order.voice is not None
+        order, lm = self._order, SpeechLM.from_pretrained(self._order.voice, device="cpu")
+        lengths = cast("Prepared", Lengths(lm.config, lm.codec))
+        job = DecoderJob(
+            self._codec(), lm, self._dataset, lengths, capacity=order.capacity, seed=order.seed, chance=order.chance
         )
+        packs = job.packs(0)
+        return job.model, job.batch(packs[0], 0), len(packs)
 
     def _rows(self) -> Sequence[Row]:
         return rows_of(self._dataset, self._order.by_heart)[0]

@@ -24,8 +24,8 @@ from distill.training.assemble import (
     check_codec,
     check_labels,
     check_networks,
+    decoding,
     fitted,
-    fsq_codec,
     learn_words,
     mel_key,
     new_codec,
@@ -100,11 +100,7 @@ def _codec_stage(order: Order, dataset: Dataset, tell: Tell, progress: Progress)
     if _done(folder):
         tell("codec: done")
         return {}
-    if order.codec is None:
-        codec = new_codec(order.config, order.seed)
-    else:
-        codec = fsq_codec(order.codec)
-        codec.encoder.requires_grad_(False)
+    codec = decoding(order.codec) if order.codec else new_codec(order.config, order.seed)
     stage = order.stage("codec")
     job = _codec_job(order, codec, dataset, progress)
     result = train(job, stage.schedule, order.out, seed=order.seed, resume=order.resume, tell=tell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 from dataset_samples import usual_samples, write_dataset
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from cli import main
 from distill.teaching.dataset.facts import Facts
@@ -269,6 +270,10 @@ def test_which_weights_of_a_stage_are_kept_is_chosen(flavour: Path, data: Path, 
     assert "--ema" in train(*same, "-o", tmp_path / "not", "--ema", "1").stderr
 
 
+def learning(part: nn.Module) -> str:
+    return f"{sum(one.numel() for one in part.parameters()):,}"
+
+
 def test_a_decoder_learns_on_from_what_a_voice_expects(
     flavour: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,9 +286,13 @@ def test_a_decoder_learns_on_from_what_a_voice_expects(
     stages = ["--stages", "codec,speak", "--steps", "codec=1", "--steps", "speak=1"]
     assert train(*same, *stages, "-o", voice).exit_code == 0
     decoder = ["--stages", "codec", "--steps", "codec=2", "--voice", voice]
+    planned = train(*same, *decoder, "-o", run, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert not run.exists()
     shown = train(*same, *decoder, "-o", run)
     assert shown.exit_code == 0, shown.output
     before, after = (load_codec(folder / "codec" / "weights") for folder in (voice, run))
+    assert re.search(rf"codec +codec +{learning(after.decoder)} +2 ", planned.output), planned.output
     assert before.tokens_fingerprint() == after.tokens_fingerprint()
     assert before.fingerprint() != after.fingerprint()
     assert list((run / "codec" / "samples").glob("*/*.wav"))
@@ -300,9 +309,13 @@ def test_a_codec_goes_on_decoding_better_and_its_tokens_stay(flavour: Path, data
     first, more, voice = (tmp_path / name for name in ("first", "more", "voice"))
     assert train(*same, "-o", first, "--stages", "codec", "--steps", "codec=1").exit_code == 0
     assert train(*same, "-o", voice, "--stages", "speak", "--steps", "speak=1", "--codec", first).exit_code == 0
-    shown = train(*same, "-o", more, "--stages", "codec", "--steps", "codec=2", "--codec", first)
+    decoder = ["-o", more, "--stages", "codec", "--steps", "codec=2", "--codec", first]
+    planned = train(*same, *decoder, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    shown = train(*same, *decoder)
     assert shown.exit_code == 0, shown.output
     before, after = (load_codec(run / "codec" / "weights") for run in (first, more))
+    assert re.search(rf"codec +codec +{learning(after.decoder)} +2 ", planned.output), planned.output
     assert before.tokens_fingerprint() == after.tokens_fingerprint()
     assert before.fingerprint() != after.fingerprint()
     shown = train(
