@@ -14,7 +14,9 @@ from cascade.errors import InputError
 
 SETTINGS = "settings.json"
 LOCK = ".lock"
-VERSIONS = "versions"  # of packages: written down, and free to change
+VERSIONS = "versions"  # of packages
+COMMAND = "command"  # the options that were given to the command that began the run
+FREE = (VERSIONS, COMMAND)  # written down, and free to change
 
 
 @contextmanager
@@ -65,10 +67,21 @@ def check_run(folder: Path, settings: Mapping[str, Any], *, resume: bool) -> Non
     old, new = _flat(there), _flat(settings)
     differs = next((key for key in sorted({*old, *new}) if old.get(key) != new.get(key)), None)
     if differs:
+        was, now = (repr(one[differs]) if differs in one else "not given" for one in (old, new))
         raise InputError(
-            f"{folder}: holds another run ({differs} = {old.get(differs)!r}, now {new.get(differs)!r}); "
+            f"{folder}: holds another run ({differs} = {was}, now {now}); "
             "go on with the same settings, or choose another folder"
         )
+
+
+def command_of(folder: Path) -> dict[str, Any]:
+    """The options that the run here was begun with, as JSON has them; none if no run is here that says so."""
+    try:
+        there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    command = there.get(COMMAND) if isinstance(there, dict) else None
+    return command if isinstance(command, dict) else {}
 
 
 def _check_empty(folder: Path) -> None:
@@ -78,7 +91,7 @@ def _check_empty(folder: Path) -> None:
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
+    if not isinstance(value, dict):
         return {name: value}
-    inner = {key: one for key, one in value.items() if name or key != VERSIONS}
+    inner = {key: one for key, one in value.items() if name or key not in FREE}
     return {key: v for part, one in inner.items() for key, v in _flat(one, f"{name}.{part}".lstrip(".")).items()}

@@ -86,13 +86,16 @@ def read_tag(text: str, labels: Labels) -> Think:
 
 
 def given_pieces(think: Think, form: str, by_heads: bool, *, believed: bool = True) -> list[Piece] | None:
-    """What the thinker is told of its think, before it writes the rest of it; where the words are not believed, to ask again."""
+    """What the thinker is told of its think, before it writes the rest of it. Where the words are not believed: to ask again, and
+    nothing of an emotion, for speech whose words are strange to the ears sounds strange to them, too.
+    """
     if form == "none":
         return None
     if form == "language" or not by_heads:
         return []
     heard = spoken_words(think.heard) if think.heard is not None else None
-    pieces = tag_pieces(heard, {name: getattr(think, name) for name in ("age", "gender", "emotion", "events")})
+    cues = {name: getattr(think, name) for name in ("age", "gender", "emotion", "events")}
+    pieces = tag_pieces(heard, cues if believed else {**cues, "emotion": None})
     return pieces if believed else [*pieces, Piece(ASK_AGAIN)]
 
 

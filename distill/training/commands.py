@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from functools import partial
@@ -71,13 +72,14 @@ def score(labels: Path, seed: int) -> None:
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
-    required=True,
     multiple=True,
     help="A folder that `attune teach` made; several as one.",
 )
 @click.option("-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="The run's folder.")
 @click.option("--stages", default="all", show_default=True, help="codec, understand, speak, empathise, refine.")
-@click.option("--resume", is_flag=True, help="Go on with the run in the folder, exactly where it stopped.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in -o, exactly where it stopped; its own options hold."
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--dry-run", is_flag=True, help="Only say what it would take: parameters, memory, work, time.")
 @click.option(
@@ -175,8 +177,11 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
     for name in ("flavour", "gate"):
         if asked["start"] and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise ConfigError(f"--{name}: a student given with --from stays as it is; leave one of the two out")
+    command = _as_begun(ctx, asked)
+    if not asked["data"]:
+        raise ConfigError("--data is missing: give a folder that attune teach made")
     try:
-        order = _order(dry_run, **asked)
+        order = _order(dry_run, command=command, **asked)
         if dry_run:
             click.echo(shown(plan_of(order)))
             return
@@ -192,6 +197,22 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
         click.echo(f"The codec is in {order.out / 'codec' / 'weights'}: attune train --codec {order.out} …")
     else:
         click.echo(f"The student is in {order.out / 'student'}: attune chat --model {order.out / 'student'}")
+
+
+def _as_begun(ctx: click.Context, asked: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as JSON has them. With --resume, those that the run was begun with hold, too, in `asked`."""
+    from distill.run_folder import command_of
+
+    given = {
+        name: json.loads(json.dumps(value, default=str))
+        for name, value in asked.items()
+        if name not in ("out", "resume") and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    begun = command_of(asked["out"]) if asked["resume"] else {}
+    for option in ctx.command.params:
+        if option.name in begun and option.name not in given:
+            asked[option.name] = option.type_cast_value(ctx, begun[option.name])
+    return begun | given
 
 
 def _order(

@@ -222,8 +222,8 @@ class Loop:
         if end or time.monotonic() - self.drawn_s > DRAW_EVERY_S:
             self._draw()
         if stopped and not end:
-            line = f"{self.job.name}: stopped after step {number} of {self.steps}; all of it is in {self.run_folder}"
-            raise guards.Stopped(f"{line}: --resume goes on")
+            line = f"{self.job.name}: stopped after step {number} of {self.steps}; nothing learnt is lost"
+            raise guards.Stopped(f"{line}: attune train -o {self.run_folder} --resume")
 
     def _evaluate(self) -> None:
         """A line of the curve from the held-out packs; the weights are kept if they are the best so far."""

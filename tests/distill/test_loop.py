@@ -343,7 +343,9 @@ class Interrupted(Points):
 
 def test_ctrl_c_saves_and_says_how_to_go_on(undisturbed: Path, tmp_path: Path) -> None:
     handler = signal.getsignal(signal.SIGINT)
-    with pytest.raises(Stopped, match=r"speak: stopped after step \d+ of 12; all of it is in .*: --resume goes on"):
+    with pytest.raises(
+        Stopped, match=r"speak: stopped after step \d+ of 12; nothing learnt is lost: attune train -o .* --resume"
+    ):
         go(Interrupted(), tmp_path, replace(SCHEDULE, save_every=100))
     assert signal.getsignal(signal.SIGINT) is handler
     assert len(curve(tmp_path)) < len(curve(undisturbed))

@@ -105,6 +105,9 @@ def test_what_cannot_be_is_one_line(options: list[str], line: str, data: Path, t
 
 
 def test_no_dataset(tmp_path: Path) -> None:
+    shown = train("-o", tmp_path / "run")
+    assert shown.exit_code == 2
+    assert "--data is missing: give a folder that attune teach made" in shown.stderr
     shown = train("--data", tmp_path / "none", "-o", tmp_path / "run")
     assert shown.exit_code == 2
     assert "attune teach" in shown.stderr
@@ -129,14 +132,14 @@ def test_from_a_dataset_to_an_answer(flavour: Path, data: Path, tmp_path: Path) 
         lines = [json.loads(line) for line in (run / stage / "curve.jsonl").read_text().splitlines()]
         assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2]
     assert (run / "curves.png").stat().st_size > 10_000
-    again = train("--flavour", flavour, "--data", data, "-o", run, *steps, "--dtype", "float32", "--resume")
-    assert again.exit_code == 0
+    again = train("-o", run, "--resume")
+    assert again.exit_code == 0, again.output
     assert again.stderr.count(": done") == 5
-    other = train(
-        "--flavour", flavour, "--data", data, "-o", run, *steps, "--dtype", "float32", "--resume", "--seed", "1"
-    )
+    other = train("-o", run, "--resume", "--seed", "1")
     assert other.exit_code == 2
     assert "holds another run (seed = 0, now 1)" in other.stderr
+    other = train("-o", run, "--resume", "--ears", run)
+    assert other.exit_code == 2
 
 
 def test_ears_and_voice_learn_apart_and_are_put_together(flavour: Path, data: Path, tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def test_it_is_as_sure_as_its_states_are(small: SpeechLM) -> None:
 
 
 @pytest.mark.parametrize("believed", [True, False])
-def test_it_asks_again_where_it_is_not_sure_enough(
+def test_it_asks_again_where_it_is_not_sure_enough_and_is_told_no_emotion(
     lm: SpeechLM, believed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     think, _ = hear(lm, SPEECH)
@@ -309,6 +309,9 @@ def test_it_asks_again_where_it_is_not_sure_enough(
     assert isinstance(events[0], Think)
     assert events[0].sure == think.sure
     assert ("<strategy>clarify" in events[0].text) is not believed
+    assert think.emotion is not None
+    assert (f"<emotion>{think.emotion}" in events[0].text) is believed, "nothing of an emotion that it may mistake, too"
+    assert events[0].emotion == think.emotion, "what the ears told is there to be looked at"
 
 
 # The same by seed; nothing outside of it.
