@@ -303,7 +303,7 @@ def load_engine(stage: Stage, name: str, options: dict[str, Any]) -> Any:
     parsed = parse_options(stage, name, options)
     gaps = sorted((need for need in needs(stage, name, parsed) if need.fix), key=by_weight)
     if gaps:
-        more = f" ({len(gaps) - 1} more: attune doctor --engine {stage}={name})" if len(gaps) > 1 else ""
+        more = f" ({len(gaps) - 1} more: attune doctor, with the same options)" if len(gaps) > 1 else ""
         raise EngineUnavailable(f"{stage}={name} lacks {gaps[0].name}: {gaps[0].fix}{more}")
     try:
         return engine_module(stage, name).load(parsed)

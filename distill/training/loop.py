@@ -248,6 +248,7 @@ class Loop:
         part = folder.with_name(f".{folder.name}.part")
         with self._averaged(), self.world.whole():
             if self.world.main:
+                self.tell(f"{self.job.name}: samples to hear, after step {number}")
                 for old in (part, folder):
                     shutil.rmtree(old, ignore_errors=True)
                 part.mkdir(parents=True)

@@ -130,7 +130,7 @@ def test_each_kind_of_damage_is_told(tmp_path: Path) -> None:
 
 
 def test_without_a_manifest_the_dataset_is_not_finished(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"manifest\.json: cannot be read .* the dataset is not finished"):
+    with pytest.raises(InputError, match=r"manifest\.json: cannot be read .* no finished dataset is here"):
         problems_of(tmp_path)
     (tmp_path / "manifest.json").write_text(json.dumps({"attune": "9"}))
     with pytest.raises(InputError, match="not a manifest of this Attune \\(schema_version: Field required\\)"):

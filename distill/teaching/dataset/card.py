@@ -137,7 +137,7 @@ samples, rate = soundfile.read(io.BytesIO(row["reply_audio"]["bytes"]))
 ```
 
 `user_audio` is null in rows for the talker alone. Without the casts `datasets` decodes sound itself, which needs the package
-torchcodec."""
+torchcodec. The code needs `pip install datasets soundfile`."""
 REJECTED_CODE = """The rows that did not pass, each with its reasons:
 
 ```python

@@ -146,7 +146,8 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest.model_validate_json(path.read_bytes())
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror}); the dataset is not finished: attune teach --resume"
+            f"{path}: cannot be read ({error.strerror}); no finished dataset is here; a run that was begun goes on with "
+            f"attune teach -o {folder} --resume"
         ) from error
     except ValidationError as error:
         first = error.errors()[0]
