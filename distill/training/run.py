@@ -238,7 +238,7 @@ def _student_stage(
     lm.cpu().eval()
     if is_first():
         if lm.least_sure is None or not {"encoder", "heads"}.isdisjoint(parts):
-            learn_sureness(lm, dataset.rows("validation"), prepared)
+            learn_sureness(lm, [*dataset.rows("validation"), *dataset.rows("test")], prepared)
         done = [name for name in STAGES if _done(order.out / name)]
         _save(order, lm, dataset, [*done, stage.name])
         _finish(order.out / stage.name, result)
