@@ -162,7 +162,7 @@ def refused(folder: Path, verify: bool | None = None) -> str:
 def test_no_folder_and_no_manifest(tmp_path: Path) -> None:
     assert "no such folder" in refused(tmp_path / "none")
     write_dataset(tmp_path, usual_samples())
-    assert "not finished" in refused(tmp_path)
+    assert "no finished dataset is here" in refused(tmp_path)
 
 
 def test_another_schema(tmp_path: Path) -> None:
