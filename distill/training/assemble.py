@@ -92,10 +92,12 @@ def new_codec(config: Config, seed: int) -> FsqCodec:
         return FsqCodec(FsqConfig(codebooks=config.codec.codebooks))
 
 
-def decoding(folder: Path) -> FsqCodec:
-    """One that learns on to decode: its encoder stays, and so do its tokens. Raises ConfigProblem: of another kind;
-    CheckpointProblem.
+def codec_to_train(config: Config, seed: int, folder: Path | None) -> FsqCodec:
+    """A new one, or that of a folder, which learns on to decode: its encoder stays, and so do its tokens. Raises
+    ConfigProblem: of another kind; CheckpointProblem.
     """
+    if folder is None:
+        return new_codec(config, seed)
     codec = load_codec(folder)
     if not isinstance(codec, FsqCodec):
         raise ConfigProblem(f"{folder}: a {codec.kind} codec is taken as it is; leave out the stage codec")

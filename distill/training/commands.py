@@ -167,6 +167,7 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
     """
     from cascade.errors import ConfigError, EngineUnavailable
     from cascade.needs import extra
+    from distill.run_folder import make_folder
 
     try:
         from distill.training import guards, parallel, run
@@ -174,11 +175,13 @@ def train_student(ctx: click.Context, /, dry_run: bool, **asked: Any) -> None:
         from e2e_model.errors import StudentError
     except ImportError as error:
         raise EngineUnavailable(f"training needs {error.name}, which is not installed: {extra('train')}") from error
+    command = _as_begun(ctx, asked)
     for name in ("flavour", "gate"):
         if asked["start"] and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise ConfigError(f"--{name}: a student given with --from stays as it is; leave one of the two out")
-    command = _as_begun(ctx, asked)
     if not asked["data"]:
+        if asked["resume"]:
+            make_folder(asked["out"], resume=True)  # none there: that is what to say
         raise ConfigError("--data is missing: give a folder that attune teach made")
     try:
         order = _order(dry_run, command=command, **asked)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from cascade.audio import Samples
 from cascade.errors import ConfigError
-from distill.run_folder import COMMAND
+from distill.run_folder import COMMAND, VERSIONS
 from distill.training.assemble import check_ears, check_voice
 from distill.training.data import Dataset
 from distill.training.examples import Chance
@@ -54,9 +54,7 @@ class Order:
     compile: bool = False
     gradient_checkpointing: bool = False
     emotion_frames: Callable[[Samples], Any] | None = None
-    command: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # the options that were given, for whoever goes on with the run
+    command: Mapping[str, Any] = field(default_factory=dict)  # the options that were given
 
     def settings(self, dataset: Dataset) -> dict[str, Any]:
         """What makes this run this run."""
@@ -82,7 +80,7 @@ class Order:
             "dropout": self.dropout,
             "keep": self.keep,
             COMMAND: dict(self.command),
-            "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
+            VERSIONS: {name: version(name) for name in ("torch", "transformers", "accelerate")},
         }
 
     @property

@@ -1,7 +1,8 @@
 """What a run will take, before it: parameters, what trains, memory, operations, steps and time.
 
-Nothing is trained and no weight is read: networks are built without memory, packs are made from the texts and durations that a
-dataset holds. Only a small student is really built, for a few steps on this machine that tell its speed.
+Nothing is trained, and no weight is read but those of a voice behind which a decoder learns on: networks are built without
+memory, packs are made from the texts and durations that a dataset holds. Only a small student is really built, for a few steps on
+this machine that tell its speed.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from torch import nn
 
 from cascade.errors import ConfigError
 from distill.teaching.progress import span
-from distill.training.assemble import decoding, fitted, new_codec, set_training, texts_of
+from distill.training.assemble import check_codec, codec_to_train, fitted, new_codec, set_training, texts_of
 from distill.training.codec_job import CROP_S, CROPS_PER_PACK, Resynthesis
 from distill.training.costs import Load, kept_bytes, load_of, state_bytes, work_of
 from distill.training.data import Dataset, Row, Voice, open_datasets
@@ -36,7 +37,7 @@ from distill.training.refine import RefineJob
 from distill.training.stages import Stage
 from distill.training.student_job import StudentJob, rows_of
 from e2e_model.build import build
-from e2e_model.codec import FsqCodec, MimiCodec, load_codec
+from e2e_model.codec import MimiCodec, load_codec
 from e2e_model.config import Config
 from e2e_model.features import MELS_HZ
 from e2e_model.model import PARTS, SpeechLM
@@ -240,12 +241,9 @@ class Bench:
             {"codec": _learning(model)},
         )  # fmt: skip
 
-    def _codec(self) -> FsqCodec:
-        return decoding(self._order.codec) if self._order.codec else new_codec(self._order.config, self._order.seed)
-
     def _resynthesis(self) -> tuple[nn.Module, Batch, int]:
         """What learns from sounds alone, a pack of noise for it, and how many packs an epoch has."""
-        codec = self._codec()
+        codec = codec_to_train(self._order.config, self._order.seed, self._order.codec)
         wave = torch.randn(CROPS_PER_PACK, round(CROP_S * codec.sample_rate))
         sounds = sum(bool(row.reply_duration_s) for row in self._rows())
         batch = Batch({"wave": wave}, {}, wave.numel() // codec.samples_per_frame)
@@ -255,9 +253,11 @@ class Bench:
         """The same for a voice that is there."""
         assert self._order.voice is not None
         order, lm = self._order, SpeechLM.from_pretrained(self._order.voice, device="cpu")
+        codec = codec_to_train(order.config, order.seed, order.codec)
+        check_codec(codec, lm.codec, self._order.voice)
         lengths = cast("Prepared", Lengths(lm.config, lm.codec))
         job = DecoderJob(
-            self._codec(), lm, self._dataset, lengths, capacity=order.capacity, seed=order.seed, chance=order.chance
+            codec, lm, self._dataset, lengths, capacity=order.capacity, seed=order.seed, chance=order.chance
         )
         packs = job.packs(0)
         return job.model, job.batch(packs[0], 0), len(packs)

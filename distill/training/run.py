@@ -24,7 +24,7 @@ from distill.training.assemble import (
     check_codec,
     check_labels,
     check_networks,
-    decoding,
+    codec_to_train,
     fitted,
     learn_words,
     mel_key,
@@ -100,7 +100,7 @@ def _codec_stage(order: Order, dataset: Dataset, tell: Tell, progress: Progress)
     if _done(folder):
         tell("codec: done")
         return {}
-    codec = decoding(order.codec) if order.codec else new_codec(order.config, order.seed)
+    codec = codec_to_train(order.config, order.seed, order.codec)
     stage = order.stage("codec")
     job = _codec_job(order, codec, dataset, progress)
     result = train(job, stage.schedule, order.out, seed=order.seed, resume=order.resume, tell=tell)

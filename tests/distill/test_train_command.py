@@ -108,6 +108,9 @@ def test_no_dataset(tmp_path: Path) -> None:
     shown = train("-o", tmp_path / "run")
     assert shown.exit_code == 2
     assert "--data is missing: give a folder that attune teach made" in shown.stderr
+    shown = train("-o", tmp_path / "run", "--resume")
+    assert shown.exit_code == 2
+    assert "no run is here to go on with; leave --resume out to begin one" in shown.stderr
     shown = train("--data", tmp_path / "none", "-o", tmp_path / "run")
     assert shown.exit_code == 2
     assert "attune teach" in shown.stderr
@@ -138,8 +141,9 @@ def test_from_a_dataset_to_an_answer(flavour: Path, data: Path, tmp_path: Path) 
     other = train("-o", run, "--resume", "--seed", "1")
     assert other.exit_code == 2
     assert "holds another run (seed = 0, now 1)" in other.stderr
-    other = train("-o", run, "--resume", "--ears", run)
+    other = train("-o", run, "--resume", "--steps", "codec=3")
     assert other.exit_code == 2
+    assert "holds another run (steps.codec = 2, now 3)" in other.stderr
 
 
 def test_ears_and_voice_learn_apart_and_are_put_together(flavour: Path, data: Path, tmp_path: Path) -> None:
